@@ -1,0 +1,54 @@
+"""Progressive growing: which resolution, faded in how far, after how many images.
+
+Standard library only. Karras et al. 2018, "Progressive Growing of GANs", sec. 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """What G and D are called with: the output `resolution` in px and how far it is faded in.
+
+    `alpha` in [0, 1]: 0 shows the previous resolution upsampled, 1 means no fade-in is under way.
+    """
+
+    resolution: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The schedule: hold `init_size` for a phase, then fade in and hold each doubling of it.
+
+    `phase` is in images. With init_size == max_size nothing grows.
+    """
+
+    init_size: int
+    max_size: int
+    phase: int
+
+    def at(self, nimg: int) -> Stage:
+        """Return the stage after `nimg` real images (Karras et al. 2018, sec. 2 and app. A)."""
+        if self.init_size == self.max_size:
+            return Stage(self.max_size, 1.0)
+        doublings, within = divmod(nimg, 2 * self.phase)
+        held = self.init_size << doublings
+        if held >= self.max_size:
+            return Stage(self.max_size, 1.0)
+        if within < self.phase:
+            return Stage(held, 1.0)
+        return Stage(2 * held, (within - self.phase) / self.phase)
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Return every resolution the run passes through, smallest first."""
+        doublings = (self.max_size // self.init_size).bit_length()
+        return [self.init_size << n for n in range(doublings)]
+
+    @property
+    def images(self) -> int:
+        """Return the images shown until `max_size` is fully faded in."""
+        return 2 * self.phase * (len(self.resolutions) - 1)

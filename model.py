@@ -1,0 +1,358 @@
+"""The networks: StyleGAN (Karras et al. 2019), progressive, with AdaIN and Xavier initialisation.
+
+Mapping and Synthesis make a Generator; what mixes, truncates or projects works on `ws` between
+the two. Each departure from the paper is a comment at its place. No training logic lives here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from growth import Stage
+from images import shrink, upsample
+
+SLOPE = 0.2  # of every leaky ReLU (Karras et al. 2018, app. A.1)
+GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)
+MAPPING_LR = 0.01  # the mapping network learns 100 times slower (Karras et al. 2019, app. C)
+W_AVG_DECAY = 0.995  # of the running mean of w that truncation pulls toward
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the networks are built from; stored in every checkpoint.
+
+    `resolution`: the largest, px, a power of two from 4. `width` scales every channel count.
+    """
+
+    resolution: int
+    width: float
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 8
+
+    def channels(self, resolution: int) -> int:
+        """Return the feature maps at `resolution`: min(512, 16384 / resolution) times the width."""
+        return max(1, round(min(512, 16384 // resolution) * self.width))
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Return 4, 8, ... up to the largest resolution."""
+        return [1 << n for n in range(2, self.resolution.bit_length())]
+
+    @property
+    def num_ws(self) -> int:
+        """Return how many layers take a style: two at each resolution."""
+        return 2 * len(self.resolutions)
+
+
+class Dense(nn.Module):
+    """A fully connected layer with Xavier variance and equalized learning rate.
+
+    The parameter has unit variance and is scaled when used, so that Adam's steps are as large
+    relative to every weight (Karras et al. 2018, sec. 4.1). The scale is Xavier's constant
+    (Glorot and Bengio 2010, eq. 12) and not He's, as the seed of this project has it.
+    """
+
+    def __init__(self, n_in: int, n_out: int, gain: float = 1.0, lr_mul: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_mul)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.scale = gain * math.sqrt(2 / (n_in + n_out)) * lr_mul
+        self.lr_mul = lr_mul
+
+    def effective_weight(self) -> Tensor:
+        """Return the weight [n_out, n_in] that multiplies the input."""
+        return self.weight * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, n_out] in x's dtype, as every layer here does."""
+        return F.linear(
+            x, self.effective_weight().to(x.dtype), (self.bias * self.lr_mul).to(x.dtype)
+        )
+
+
+class Conv(nn.Module):
+    """A k x k convolution that keeps the size; Xavier variance and equalized learning rate."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 3, gain: float = GAIN) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(c_out))
+        self.scale = gain * math.sqrt(2 / ((c_in + c_out) * kernel**2))
+
+    def effective_weight(self) -> Tensor:
+        """Return the weight [c_out, c_in, k, k] that is convolved with."""
+        return self.weight * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, c_out, H, W]."""
+        weight = self.effective_weight().to(x.dtype)
+        return F.conv2d(x, weight, self.bias.to(x.dtype), padding=weight.shape[-1] // 2)
+
+
+class UpConv(Conv):
+    """Nearest upsampling, 3 x 3 convolution and blur in two steps instead of three.
+
+    The first two are one 4 x 4 transposed convolution with stride 2: the same function with 2.25
+    times fewer multiplications (the official code's fused_scale). The blur removes the grid that
+    upsampling leaves (Karras et al. 2019, sec. 2).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, c_out, 2H, 2W]."""
+        weight = spread(self.effective_weight().flip(2, 3)).transpose(0, 1)
+        x = F.conv_transpose2d(x, weight.to(x.dtype), stride=2, padding=1)
+        return blur(x, self.bias)
+
+
+class DownConv(Conv):
+    """Blur, then a 3 x 3 convolution and a 2 x 2 mean as one 4 x 4 convolution with stride 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, c_out, H / 2, W / 2]."""
+        weight = spread(self.effective_weight()) / 4
+        return F.conv2d(blur(x), weight.to(x.dtype), self.bias.to(x.dtype), stride=2, padding=1)
+
+
+def spread(weight: Tensor) -> Tensor:
+    """Return [A, B, 3, 3] kernels summed over the four offsets of a 2 x 2 block: [A, B, 4, 4]."""
+    padded = F.pad(weight, (1, 1, 1, 1))
+    rows = padded[:, :, 1:] + padded[:, :, :-1]
+    return rows[..., 1:] + rows[..., :-1]
+
+
+def blur(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x [N, C, H, W] through the binomial filter [1, 2, 1] both ways, plus a bias [C]."""
+    taps = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.conv2d(x, kernel, bias, padding=1, groups=x.shape[1])
+
+
+def activate(x: Tensor) -> Tensor:
+    """Return leaky ReLU of x."""
+    return F.leaky_relu(x, SLOPE)
+
+
+def instance_norm_and_style(x: Tensor, style: Tensor) -> Tensor:
+    """Return AdaIN: x [N, C, H, W] normalised per map, then scaled and shifted by `style` [N, 2C].
+
+    Karras et al. 2019, eq. 1, with the scale as 1 + y_s so that zero styles are neutral.
+    Statistics are taken in float32 whatever x is; as two means over rows of channels, since
+    torch.var_mean is four times slower on a CPU with channels last.
+    """
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2).float()  # [N, HW, C]
+    mean = pixels.mean(dim=1)
+    variance = (pixels.square().mean(dim=1) - mean.square()).clamp(min=0)
+    y_scale, y_shift = style.float().chunk(2, dim=1)  # [N, C] each
+    scale = (1 + y_scale) * torch.rsqrt(variance + 1e-8)
+    shift = y_shift - mean * scale
+    scale, shift = (t.to(x.dtype)[:, :, None, None] for t in (scale, shift))
+    return torch.addcmul(shift, x, scale)
+
+
+class SynthesisLayer(nn.Module):
+    """Convolution, noise, bias, leaky ReLU, AdaIN: one grey box of Karras et al. 2019, fig. 1b.
+
+    The bias is added in the convolution (or blur), before the noise: a sum has no order.
+    """
+
+    def __init__(self, conv: nn.Module | None, channels: int, w_dim: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.noise_strength = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.style = Dense(w_dim, 2 * channels)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """Return [N, C, H, W] for w [N, w_dim] and noise [N, 1, H, W]; no noise counts as zero."""
+        if self.conv is not None:
+            x = self.conv(x)
+        if noise is not None:
+            x = torch.addcmul(x, noise.to(x.dtype), self.noise_strength.to(x.dtype))
+        return instance_norm_and_style(activate(x), self.style(w))
+
+
+class Mapping(nn.Module):
+    """z -> w: normalised, then eight dense layers (Karras et al. 2019, sec. 2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        widths = [config.z_dim] + [config.w_dim] * config.mapping_layers
+        self.layers = nn.ModuleList(Dense(a, b, GAIN, MAPPING_LR) for a, b in pairwise(widths))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return w [N, w_dim] for z [N, z_dim], of which only the direction counts."""
+        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        for layer in self.layers:
+            x = activate(layer(x))
+        return x
+
+
+class Synthesis(nn.Module):
+    """ws -> images, at any resolution up to the largest, with fade-in between two of them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.const = nn.Parameter(torch.ones(1, config.channels(4), 4, 4))
+        self.layers = nn.ModuleList()
+        self.to_rgb = nn.ModuleDict()
+        for resolution in config.resolutions:
+            c_out = config.channels(resolution)
+            up = None if resolution == 4 else UpConv(config.channels(resolution // 2), c_out)
+            self.layers.append(SynthesisLayer(up, c_out, config.w_dim))
+            self.layers.append(SynthesisLayer(Conv(c_out, c_out), c_out, config.w_dim))
+            self.to_rgb[str(resolution)] = Conv(c_out, 3, kernel=1, gain=1.0)
+
+    def forward(
+        self,
+        ws: Tensor,
+        stage: Stage,
+        noise: list[Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return float32 images [N, 3, R, R], about [-1, 1], for ws [N, num_ws, w_dim].
+
+        `noise`: one [N, 1, r, r] for each layer in use, see `draw_noise`; None counts as zero.
+        `dtype` is what the convolutions compute in.
+        """
+        x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        last = 2 * stage.resolution.bit_length() - 4  # layers in use: 2 at 4 px, 4 at 8 px, ...
+        below = x
+        for i in range(last):
+            if i == last - 2:
+                below = x  # what ToRGB saw before this resolution came
+            x = self.layers[i](x, ws[:, i], None if noise is None else noise[i])
+        rgb = self.to_rgb[str(stage.resolution)](x).float()
+        if stage.alpha == 1:
+            return rgb
+        coarse = self.to_rgb[str(stage.resolution // 2)](below).float()
+        return torch.lerp(upsample(coarse), rgb, stage.alpha)
+
+
+class Generator(nn.Module):
+    """z -> w -> ws -> images; `w_avg` is the running mean of w."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = Mapping(config)
+        self.synthesis = Synthesis(config)
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """Return w [N, w_dim] for every layer: [N, num_ws, w_dim]."""
+        return w[:, None].expand(-1, self.config.num_ws, -1)
+
+    def mix(self, ws_a: Tensor, ws_b: Tensor, cutoff: int | Tensor) -> Tensor:
+        """Return `ws_a` in the layers before `cutoff` and `ws_b` from it on.
+
+        `cutoff` is a layer in 0..num_ws, or one for each image [N]: 0 gives b, num_ws gives a.
+        Style mixing: Karras et al. 2019, sec. 3.1.
+        """
+        layer = torch.arange(ws_a.shape[1], device=ws_a.device)
+        from_a = layer < torch.as_tensor(cutoff, device=ws_a.device).view(-1, 1)  # [N or 1, L]
+        return torch.where(from_a[:, :, None], ws_a, ws_b)
+
+    def truncate(self, ws: Tensor, psi: float) -> Tensor:
+        """Return `ws` pulled toward the mean style: psi = 1 leaves it, psi = 0 gives `w_avg`.
+
+        Trades variety for quality (Karras et al. 2019, app. B); psi outside [0, 1] extrapolates.
+        """
+        return torch.lerp(self.w_avg.expand_as(ws), ws, psi)
+
+    def draw_noise(self, n: int, resolution: int, rng: torch.Generator) -> list[Tensor]:
+        """Return normal noise [n, 1, r, r] for each layer up to `resolution`, on `rng`'s device."""
+        return [
+            torch.randn(n, 1, r, r, generator=rng, device=rng.device)
+            for r in self.config.resolutions
+            if r <= resolution
+            for _ in range(2)
+        ]
+
+    @torch.no_grad()
+    def track_w_avg(self, w: Tensor) -> None:
+        """Move `w_avg` toward the mean of w [N, w_dim]."""
+        self.w_avg.lerp_(w.mean(dim=0), 1 - W_AVG_DECAY)
+
+
+class DiscriminatorBlock(nn.Module):
+    """3 x 3, blur, 3 x 3 and a 2 x 2 mean: halves the resolution."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = Conv(c_in, c_in)
+        self.down = DownConv(c_in, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, c_out, H / 2, W / 2]."""
+        return activate(self.down(activate(self.conv(x))))
+
+
+class Discriminator(nn.Module):
+    """Images -> logits: the mirror image of Synthesis (Karras et al. 2018, table 2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.from_rgb = nn.ModuleDict()
+        self.blocks = nn.ModuleDict()
+        for resolution in config.resolutions:
+            channels = config.channels(resolution)
+            self.from_rgb[str(resolution)] = Conv(3, channels, kernel=1)
+            if resolution > 4:
+                block = DiscriminatorBlock(channels, config.channels(resolution // 2))
+                self.blocks[str(resolution)] = block
+        channels = config.channels(4)
+        self.conv = Conv(channels + 1, channels)
+        self.dense = Dense(16 * channels, channels, GAIN)
+        self.logit = Dense(channels, 1)
+
+    def forward(self, images: Tensor, stage: Stage) -> Tensor:
+        """Return float32 logits [N] for images [N, 3, R, R], R being the stage's resolution.
+
+        Computes in the dtype of the images.
+        """
+        resolution = stage.resolution
+        images = images.contiguous(memory_format=torch.channels_last)
+        x = activate(self.from_rgb[str(resolution)](images))
+        if resolution > 4:
+            x = self.blocks[str(resolution)](x)
+            resolution //= 2
+            if stage.alpha < 1:
+                coarse = self.from_rgb[str(resolution)](shrink(images, resolution))
+                x = torch.lerp(activate(coarse), x, stage.alpha)
+        while resolution > 4:
+            x = self.blocks[str(resolution)](x)
+            resolution //= 2
+        x = activate(self.conv(with_minibatch_std(x)))
+        return self.logit(activate(self.dense(x.flatten(1)))).squeeze(1).float()
+
+
+def with_minibatch_std(x: Tensor, group_size: int = 4) -> Tensor:
+    """Return x [N, C, H, W] with one more map: how much the images of a group differ.
+
+    The mean standard deviation over groups of (at most) four images, in float32; it lets D see a
+    lack of variety (Karras et al. 2018, sec. 3). Groups of four as in the official code.
+    """
+    n, c, h, w = x.shape
+    size = math.gcd(n, group_size)
+    groups = x.float().view(size, n // size, c, h, w)
+    variance = groups.var(dim=0, correction=0)
+    std = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [N / size]
+    std = std.repeat(size).view(n, 1, 1, 1).expand(-1, 1, h, w)
+    return torch.cat([x, std.to(x.dtype)], dim=1)
+
+
+@torch.no_grad()
+def update_ema(G_ema: Generator, G: Generator, beta: float) -> None:
+    """Move every parameter of `G_ema` toward G's, keeping the share `beta`; copy `w_avg`."""
+    torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - beta)
+    G_ema.w_avg.copy_(G.w_avg)
