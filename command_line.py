@@ -1,0 +1,79 @@
+"""What the scripts' command lines share: types of flag values, and errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+MAX_SEED = 2**63 - 1
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help with defaults and with the examples as they were written."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose usage errors are one line, with exit code 2."""
+
+    def __init__(self, description: str, examples: str) -> None:
+        super().__init__(
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and end with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def fail(program: str, error: BaseException) -> NoReturn:
+    """Print an error of the data, the disk or a model as one line, and end with 1."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"{program}: error: {text}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def integer(low: int, high: int = 2**31) -> Callable[[str], int]:
+    """Return the argparse type of whole numbers in low..high."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number in {low}..{high}")
+        return value
+
+    return parse
+
+
+def number(low: float, high: float = math.inf, above: bool = False) -> Callable[[str], float]:
+    """Return the argparse type of finite numbers in low..high; `above` leaves `low` itself out."""
+    allowed = f"{'above' if above else 'from'} {low:g}"
+    allowed += f" to {high:g}" if high < math.inf else ""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        inside = low <= value <= high and not (above and value == low)
+        if not (inside and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {allowed}")
+        return value
+
+    return parse
+
+
+def resolution(text: str) -> int:
+    """Parse a size in px: a power of two from 4 to 1024."""
+    sizes = [2**n for n in range(2, 11)]
+    if text not in map(str, sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(map(str, sizes))}")
+    return int(text)

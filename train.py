@@ -1,0 +1,378 @@
+"""Train a progressive StyleGAN on an LMDB of faces: flags, the loop and what it saves when."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import MAX_SEED, Parser, fail, integer, number, resolution
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    import torch
+
+    from dataset import ImageBank
+    from growth import Growth, Stage
+    from training import TrainConfig, TrainState
+
+LOG_EVERY = 50  # iterations between records
+SAVE_SECONDS = 300.0  # latest.pt is at most this old
+MAY_CHANGE = {"iterations", "save_every", "sample_every", "lmdb", "device", "threads"}
+EXAMPLES = """\
+  python train.py faces.lmdb --init_size 64 --max_size 64
+  python train.py faces.lmdb --init_size 8 --max_size 64 --width 0.25 --iterations 30000
+The same command again continues a run that was stopped, wherever it stopped."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the flags; here stands every default."""
+    parser = Parser("Train a progressive StyleGAN on an LMDB of faces.", EXAMPLES)
+    parser.add_argument("lmdb", type=Path, metavar="LMDB", help="made by prepare_data.py")
+    run = parser.add_argument_group("run")
+    add = run.add_argument
+    add("--out", type=Path, metavar="DIR", help="run folder; None: runs/<name of the LMDB>")
+    add("--init_from", type=Path, metavar="CKPT", help="start from the weights of another run")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    precision = ["auto", "fp32", "bf16", "fp16"]
+    add("--precision", default="auto", choices=precision, help="of convolutions; auto: fastest")
+    add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
+    schedule = parser.add_argument_group("schedule")
+    add = schedule.add_argument
+    add("--init_size", type=resolution, default=8, metavar="PX", help="first resolution")
+    add("--max_size", type=resolution, default=64, metavar="PX", help="last resolution")
+    add("--iterations", type=integer(1), default=100_000, metavar="N", help="length of the run")
+    phase = "images to fade a resolution in, and to hold it; None: growth takes half the run"
+    add("--phase", type=integer(1), metavar="IMAGES", help=phase)
+    add("--batch", type=integer(1, 4096), default=16, metavar="N", help="images an iteration")
+    model = parser.add_argument_group("networks and optimization")
+    add = model.add_argument
+    width = "channels relative to 512 at 4-32 px, 256 at 64 px, ..."
+    add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help=width)
+    add("--loss", default="r1", choices=["r1", "wgan-gp"], help="logistic with R1, or Wasserstein")
+    rate = number(0, 1, above=True)
+    add("--lr", type=rate, default=0.001, metavar="X", help="Adam's learning rate")
+    add("--d_lr", type=rate, metavar="X", help="that of D, if it differs from --lr")
+    add("--r1_gamma", type=number(0), default=1.0, metavar="X", help="weight of R1; 0: none")
+    add(
+        "--r1_every",
+        type=integer(1, 1024),
+        default=16,
+        metavar="N",
+        help="iterations between R1",
+    )
+    add("--mixing", type=number(0, 1), default=0.9, metavar="P", help="probability of style mixing")
+    ema = "half-life of the averaged generator"
+    add("--ema", type=integer(0), default=10_000, metavar="IMAGES", help=ema)
+    add("--no_mirror", action="store_true", help="do not mirror half of the photos")
+    output = parser.add_argument_group("output")
+    add = output.add_argument
+    add(
+        "--save_every", type=integer(1), default=10_000, metavar="N", help="iterations per snapshot"
+    )
+    add(
+        "--sample_every",
+        type=integer(1),
+        default=100,
+        metavar="N",
+        help="iterations per sample grid",
+    )
+    args = parser.parse_args(argv)
+    if args.init_size > args.max_size:
+        parser.error(f"--init_size {args.init_size}: above --max_size {args.max_size}")
+    args.out = args.out or Path("runs") / args.lmdb.resolve().stem
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script."""
+    args = parse_args(argv)
+    from checkpoint import CheckpointError
+    from database import DataError
+    from run_folder import RunError
+
+    try:
+        raise SystemExit(run(args))
+    except (DataError, CheckpointError, RunError, OSError) as error:
+        fail("train.py", error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Set up what the flags ask for, train, and return the exit code."""
+    import checkpoint
+    import run_folder
+    from dataset import ImageBank
+    from model import ModelConfig
+    from training import TrainState
+
+    device = choose_device(args.device)
+    bank = ImageBank(args.lmdb, args.max_size, device)
+    if bank.count < args.batch:
+        raise run_folder.RunError(
+            f"{args.lmdb}: {bank.count} images; expected at least a batch of {args.batch}. "
+            "Add photos, or lower --batch"
+        )
+    with run_folder.claim(args.out):
+        config = train_config(args, device, run_folder.read_config(args.out))
+        asked = {**vars(args), **vars(config), "data": bank.digest, "threads": threads()}
+        asked = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
+        run_folder.write_config(args.out, asked, MAY_CHANGE)
+        state = TrainState(ModelConfig(args.max_size, args.width), config, device)
+        entries = checkpoint.load_latest(args.out, tell)
+        if entries:
+            state.restore(entries)
+        elif args.init_from:
+            start_from(state, args.init_from)
+        print(describe(state, config, bank), flush=True)
+        return train(state, config, bank, args)
+
+
+def tell(line: str) -> None:
+    """Print a line that is no error on stderr."""
+
+    print(f"train.py: {line}", file=sys.stderr, flush=True)
+
+
+def threads() -> int:
+    """Return how many CPU threads torch computes with."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is the first of cuda, mps, cpu that is there."""
+    import torch
+
+    from run_folder import RunError
+
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without it asserts
+        raise RunError(
+            f"--device {name}: not on this machine; expected cpu, cuda, cuda:N or mps"
+        ) from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return `name`, or for `auto` the fastest that this device computes natively."""
+    import torch
+
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp16"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def train_config(
+    args: argparse.Namespace, device: torch.device, before: dict[str, Any]
+) -> TrainConfig:
+    """Return the settings with everything left open decided.
+
+    A run that goes on keeps the phase of `before`: a longer one must not move its growth.
+    """
+    from training import TrainConfig
+
+    doublings = (args.max_size // args.init_size).bit_length() - 1
+    half_run = args.iterations * args.batch // 2
+    phase = args.phase or before.get("phase") or max(1, half_run // max(1, 2 * doublings))
+    return TrainConfig(
+        init_size=args.init_size,
+        max_size=args.max_size,
+        iterations=args.iterations,
+        batch=args.batch,
+        phase=phase,
+        lr=args.lr,
+        d_lr=args.d_lr or args.lr,
+        loss=args.loss,
+        r1_gamma=args.r1_gamma,
+        r1_every=args.r1_every,
+        mixing=args.mixing,
+        ema=args.ema,
+        mirror=not args.no_mirror,
+        precision=choose_precision(args.precision, device),
+        seed=args.seed,
+    )
+
+
+def start_from(state: TrainState, path: Path) -> None:
+    """Take the weights of another run or snapshot, and tell what could not be taken."""
+    import checkpoint
+
+    found = checkpoint.find(path)
+    try:
+        missing = state.start_from(checkpoint.load(found))
+    except checkpoint.CheckpointError as error:
+        raise checkpoint.CheckpointError(f"--init_from {found}: {error}") from error
+    anew = [f"; {name} is not in it and starts anew" for name in missing]
+    tell(f"weights from {found}{''.join(anew)}")
+
+
+def describe(state: TrainState, config: TrainConfig, bank: ImageBank) -> str:
+    """Return the line that a run begins with."""
+    million = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (state.G, state.D)]
+    sizes = "-".join(map(str, config.growth.resolutions))
+    growth = f" ({config.phase:,} images a phase)" if "-" in sizes else ""
+    device = f"{state.device} ({threads()} threads)" if state.device.type == "cpu" else state.device
+    done = f", {state.iteration:,} done" if state.iteration else ""
+    return (
+        f"{device}, {config.precision}; G {million[0]:.1f} M and D {million[1]:.1f} M parameters; "
+        f"{bank.count:,} images; {sizes} px{growth}, "
+        f"{config.iterations:,} iterations of {config.batch}{done}"
+    )
+
+
+def train(state: TrainState, config: TrainConfig, bank: ImageBank, args: argparse.Namespace) -> int:
+    """Train to the end or to a signal; return the exit code.
+
+    What is due is written first, then the step is made: the last save needs no second place.
+    """
+    from run_folder import RunLog, SampleSheet, Signals
+    from training import train_step
+
+    signals = Signals()
+    log = RunLog(args.out, state.iteration)
+    sheet = SampleSheet(state.G, config.seed, state.device)
+    meter = Meter(config, state)
+    saved = time.monotonic()
+    while True:
+        stage = config.growth.at(state.nimg)
+        done = state.iteration >= config.iterations
+        if state.iteration % args.sample_every == 0 or done:
+            path = args.out / "samples" / f"{state.iteration:06d}.png"
+            sheet.write(path, state.G_ema, stage, config.dtype)
+            log.show(state.iteration, path)
+        snapshot = state.iteration and (state.iteration % args.save_every == 0 or done)
+        if snapshot or signals.received or time.monotonic() - saved > SAVE_SECONDS:
+            save(state, stage, args.out, bool(snapshot))
+            saved = time.monotonic()
+        if done or signals.received:
+            break
+        meter.add(train_step(state, config, bank))
+        if state.iteration % LOG_EVERY == 0:
+            log.write(state.iteration, meter.read(stage, state))
+    meter.close()
+    log.close()
+    if signals.received:
+        tell(f"stopped at iteration {state.iteration:,}, saved; the same command continues")
+        return 128 + signals.received
+    print(f"done: {args.out}; see samples/ and try: python generate.py {args.out}")
+    return 0
+
+
+def save(state: TrainState, stage: Stage, folder: Path, snapshot: bool) -> None:
+    """Write the full state and, for a snapshot, G_ema alone under its iteration."""
+    import checkpoint
+
+    entries = {**state.entries(), "stage": list(stage)}
+    checkpoint.save_latest(folder, state.config, entries)
+    if snapshot:
+        few = {key: entries[key] for key in ("G_ema", "iteration", "nimg", "stage")}
+        checkpoint.save(folder / "snapshots" / f"{state.iteration:06d}.pt", state.config, few)
+
+
+class Meter:
+    """Means of a step's figures between two records, speed, and the time left; drives the bar."""
+
+    def __init__(self, config: TrainConfig, state: TrainState) -> None:
+        from tqdm import tqdm
+
+        self.config = config
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.since = time.perf_counter()
+        self.images = 0
+        self.bar = tqdm(
+            total=config.iterations,
+            initial=state.iteration,
+            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
+            mininterval=0.5 if sys.stderr.isatty() else 60,
+        )
+
+    def add(self, stats: dict[str, torch.Tensor]) -> None:
+        """Add the figures of one step; they stay on the device."""
+        for name, value in stats.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.images += self.config.batch
+        self.bar.update()
+
+    def read(self, stage: Stage, state: TrainState) -> dict[str, float]:
+        """Return the record since the last one, and show it."""
+        record = {name: (total / self.counts[name]).item() for name, total in self.sums.items()}
+        now = time.perf_counter()
+        rate = self.images / (now - self.since)
+        left = seconds_left(self.config, state.nimg, rate)
+        record |= {
+            "nimg": state.nimg,
+            "resolution": stage.resolution,
+            "alpha": stage.alpha,
+            "lr": self.config.lr,
+            "images_per_second": rate,
+            "seconds_left": left,
+            "memory_gb": memory_gb(state.device),
+        }
+        self.sums, self.counts, self.images, self.since = {}, {}, 0, now
+        penalty = f" gp {record['penalty']:.3g}" if "penalty" in record else ""
+        self.bar.set_postfix_str(
+            f"{stage.resolution}px a{stage.alpha:.2f} D {record['D_loss']:.3f} "
+            f"G {record['G_loss']:.3f}{penalty} {rate:.0f} img/s, {clock(left)} left"
+        )
+        return record
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self.bar.close()
+
+
+def seconds_left(config: TrainConfig, nimg: int, rate: float) -> float:
+    """Return the time to the end of the run, given images/s at the resolution of `nimg`.
+
+    An image of twice the resolution takes about twice as long (measured on a CPU, 8 to 64 px:
+    1.9 to 2.3 times), so the estimate holds across growth.
+    """
+    growth: Growth = config.growth
+    here = growth.at(nimg).resolution
+    total = config.iterations * config.batch
+    starts = [n * 2 * growth.phase - growth.phase for n in range(1, len(growth.resolutions))]
+    ends = [*starts, max(total, nimg)]
+    begins = [0, *starts]
+    work = 0.0
+    for size, begin, end in zip(growth.resolutions, begins, ends, strict=True):
+        work += max(0, min(end, total) - max(begin, nimg)) * size / here
+    return work / rate
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people say it: 42s, 7m, 3h05m."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    return f"{minutes}m" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def memory_gb(device: torch.device) -> float:
+    """Return the peak memory so far: of the device, or of this process on a CPU."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""What a training step is: its settings, its state and the two updates. No files, no flags.
+
+Everything random in a step comes from (seed, iteration) alone, so that a resumed run is the run
+that was never stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from checkpoint import CheckpointError
+from dataset import ImageBank
+from growth import Growth, Stage
+from images import fade, shrink, to_float
+from loss import (
+    D_LOSS,
+    G_LOSS,
+    WGAN_GP_WEIGHT,
+    between,
+    r1_penalty,
+    wgan_gradient_penalty,
+)
+from model import Discriminator, Generator, ModelConfig, update_ema
+
+EMA_RAMP = 0.05  # the half-life is at most this share of the images seen (Karras et al. 2020, ADA)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ADAM_BETAS = (0.0, 0.99)  # Karras et al. 2018, app. A.1
+
+Stats = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every setting that the numbers of a run depend on; train.py's flags hold the defaults.
+
+    `phase` and `ema` are in images, `mixing` is a probability, `r1_every` is in iterations.
+    """
+
+    init_size: int
+    max_size: int
+    iterations: int
+    batch: int
+    phase: int
+    lr: float
+    d_lr: float
+    loss: str
+    r1_gamma: float
+    r1_every: int
+    mixing: float
+    ema: int
+    mirror: bool
+    precision: str
+    seed: int
+
+    @property
+    def growth(self) -> Growth:
+        """Return the resolution schedule."""
+        return Growth(self.init_size, self.max_size, self.phase)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return what convolutions compute in."""
+        return DTYPES[self.precision]
+
+
+class TrainState:
+    """All that changes while training: networks, optimizers, gradient scaler and the clock."""
+
+    def __init__(self, model: ModelConfig, config: TrainConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config = model
+        self.device = device
+        self.G, self.G_ema = Generator(model).to(device), Generator(model).to(device)
+        self.D = Discriminator(model).to(device)
+        for network in (self.G, self.D, self.G_ema):
+            network.to(memory_format=torch.channels_last)
+        self.G_ema.load_state_dict(self.G.state_dict())
+        self.G_ema.eval().requires_grad_(False)
+        self.opt_G = adam(self.G, config.lr)
+        self.opt_D = adam(self.D, config.d_lr)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.iteration = 0
+        self.nimg = 0
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return everything with a state_dict, by its name in the checkpoint."""
+        names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler")
+        return {name: getattr(self, name) for name in names}
+
+    def entries(self) -> dict[str, Any]:
+        """Return the whole state for `checkpoint.save`."""
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        return {**states, "iteration": self.iteration, "nimg": self.nimg}
+
+    def restore(self, entries: dict[str, Any]) -> None:
+        """Take the whole state from `entries`, as it was at that iteration."""
+        for name, part in self.parts.items():
+            part.load_state_dict(entries[name])
+        self.iteration = entries["iteration"]
+        self.nimg = entries["nimg"]
+
+    def start_from(self, entries: dict[str, Any]) -> list[str]:
+        """Take weights of another run, where it has them; return the networks that start anew.
+
+        G starts from G_ema where the file is a snapshot. Resolutions only one of the two has
+        are left as they are; CheckpointError if what both have differs in shape (another width).
+        """
+        sources = {"G": entries.get("G", entries["G_ema"]), "G_ema": entries["G_ema"]}
+        sources["D"] = entries.get("D", {})
+        for name, weights in sources.items():
+            own = self.parts[name].state_dict()
+            for key in own.keys() & weights.keys():
+                if own[key].shape != weights[key].shape:
+                    raise CheckpointError(
+                        f"{name}.{key} is {tuple(weights[key].shape)} there and "
+                        f"{tuple(own[key].shape)} here; expected the same --width"
+                    )
+                own[key].copy_(weights[key])
+        return [name for name, weights in sources.items() if not weights]
+
+
+def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
+    """Return the optimizer of one network."""
+    return torch.optim.Adam(network.parameters(), lr, betas=ADAM_BETAS, eps=1e-8, fused=True)
+
+
+def step_rng(seed: int, iteration: int, device: torch.device) -> torch.Generator:
+    """Return the random numbers of one iteration, independent of every other iteration's."""
+    (state,) = np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state >> 1))
+
+
+class Step(NamedTuple):
+    """What one iteration is made under."""
+
+    config: TrainConfig
+    stage: Stage
+    rng: torch.Generator
+
+
+def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats:
+    """Update D, then G, then G_ema, and move the clock on; return detached figures."""
+    rng = step_rng(config.seed, state.iteration, state.device)
+    step = Step(config, config.growth.at(state.nimg), rng)
+    photos = bank.batch(config.seed, state.iteration, config.batch)
+    reals = prepare_reals(photos, step)
+    stats = discriminator_step(state, step, reals) | generator_step(state, step)
+    state.scaler.update()
+    state.iteration += 1
+    state.nimg += config.batch
+    update_ema(state.G_ema, state.G, ema_beta(config, state.nimg))
+    return stats
+
+
+def prepare_reals(photos: Tensor, step: Step) -> Tensor:
+    """Return uint8 photos [N, 3, R, R] as D sees them: [-1, 1], half of them mirrored, faded."""
+    config, stage, rng = step
+    images = shrink(to_float(photos), stage.resolution)
+    if config.mirror:
+        flip = torch.rand(len(images), 1, 1, 1, generator=rng, device=rng.device) < 0.5
+        images = torch.where(flip, images.flip(3), images)
+    return fade(images, stage.alpha)
+
+
+def make_fakes(G: Generator, step: Step) -> tuple[Tensor, Tensor]:
+    """Return images of new z and their w, styles mixed at a random layer with chance `mixing`.
+
+    The border is drawn for each image among those of the layers in use (Karras et al. 2019,
+    sec. 3.1).
+    """
+    config, stage, rng = step
+    n = config.batch
+    z = torch.randn(2 * n, G.config.z_dim, generator=rng, device=rng.device)
+    w, w_other = G.mapping(z).chunk(2)
+    layers = 2 * stage.resolution.bit_length() - 4
+    cutoff = torch.randint(1, layers, (n,), generator=rng, device=rng.device)
+    mixed = torch.rand(n, generator=rng, device=rng.device) < config.mixing
+    cutoff = torch.where(mixed, cutoff, G.config.num_ws)
+    ws = G.mix(G.broadcast(w), G.broadcast(w_other), cutoff)
+    noise = G.draw_noise(n, stage.resolution, rng)
+    return G.synthesis(ws, stage, noise, config.dtype), w
+
+
+def discriminator_step(state: TrainState, step: Step, reals: Tensor) -> Stats:
+    """Update D on reals [N, 3, R, R] and fresh fakes."""
+    config, stage, _ = step
+    with torch.no_grad():
+        fakes, _ = make_fakes(state.G, step)
+    real_logits = state.D(reals.to(config.dtype), stage)
+    fake_logits = state.D(fakes.to(config.dtype), stage)
+    loss = D_LOSS[config.loss](real_logits, fake_logits)
+    stats = {"D_loss": loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+    weight = penalty_weight(config, state.iteration)
+    if weight:
+        stats["penalty"] = gradient_penalty(state.D, step, reals, fakes)
+        loss = loss + weight * stats["penalty"]
+    state.opt_D.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()
+    state.scaler.step(state.opt_D)
+    return {name: value.detach() for name, value in stats.items()}
+
+
+def penalty_weight(config: TrainConfig, iteration: int) -> float:
+    """Return the weight of D's gradient penalty at an iteration; 0 where none is due.
+
+    R1 is lazy: every `r1_every` iterations, as many times stronger (Karras et al. 2020,
+    StyleGAN2, sec. 3.1).
+    """
+    if config.loss == "wgan-gp":
+        return WGAN_GP_WEIGHT
+    return 0.0 if iteration % config.r1_every else config.r1_gamma / 2 * config.r1_every
+
+
+def gradient_penalty(D: Discriminator, step: Step, reals: Tensor, fakes: Tensor) -> Tensor:
+    """Return the loss's penalty, in float32: second derivatives lose too much below it."""
+    config, stage, rng = step
+    if config.loss == "wgan-gp":
+        points = between(reals, fakes, torch.rand(len(reals), generator=rng, device=rng.device))
+        return wgan_gradient_penalty(points, D(points, stage))
+    points = reals.detach().requires_grad_()
+    return r1_penalty(points, D(points, stage))
+
+
+def generator_step(state: TrainState, step: Step) -> Stats:
+    """Update G against D as it now is."""
+    config, stage, _ = step
+    state.D.requires_grad_(False)
+    fakes, w = make_fakes(state.G, step)
+    loss = G_LOSS[config.loss](state.D(fakes.to(config.dtype), stage))
+    state.opt_G.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()
+    state.scaler.step(state.opt_G)
+    state.D.requires_grad_(True)
+    state.G.track_w_avg(w)
+    return {"G_loss": loss.detach()}
+
+
+def ema_beta(config: TrainConfig, nimg: int) -> float:
+    """Return the share of G_ema kept at a step, for a half-life in images, ramped up at first."""
+    return 0.5 ** (config.batch / min(config.ema, EMA_RAMP * nimg)) if config.ema else 0.0
