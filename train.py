@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     import torch
 
     from dataset import ImageBank
-    from growth import Growth, Stage
+    from growth import Stage
     from training import TrainConfig, TrainState
 
 LOG_EVERY = 50  # iterations between records
@@ -238,13 +238,14 @@ def train(state: TrainState, config: TrainConfig, bank: ImageBank, args: argpars
 
     What is due is written first, then the step is made: the last save needs no second place.
     """
+    from meter import Meter
     from run_folder import RunLog, SampleSheet, Signals
     from training import train_step
 
     signals = Signals()
     log = RunLog(args.out, state.iteration)
     sheet = SampleSheet(state.G, config.seed, state.device)
-    meter = Meter(config, state)
+    meter = Meter(config.growth, config.iterations, config.batch, state.iteration)
     saved = time.monotonic()
     while True:
         stage = config.growth.at(state.nimg)
@@ -261,7 +262,8 @@ def train(state: TrainState, config: TrainConfig, bank: ImageBank, args: argpars
             break
         meter.add(train_step(state, config, bank))
         if state.iteration % LOG_EVERY == 0:
-            log.write(state.iteration, meter.read(stage, state))
+            figures = meter.read(stage, state.nimg, state.device)
+            log.write(state.iteration, {**figures, "lr": config.lr, "d_lr": config.d_lr})
     meter.close()
     log.close()
     if signals.received:
@@ -280,98 +282,6 @@ def save(state: TrainState, stage: Stage, folder: Path, snapshot: bool) -> None:
     if snapshot:
         few = {key: entries[key] for key in ("G_ema", "iteration", "nimg", "stage")}
         checkpoint.save(folder / "snapshots" / f"{state.iteration:06d}.pt", state.config, few)
-
-
-class Meter:
-    """Means of a step's figures between two records, speed, and the time left; drives the bar."""
-
-    def __init__(self, config: TrainConfig, state: TrainState) -> None:
-        from tqdm import tqdm
-
-        self.config = config
-        self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.since = time.perf_counter()
-        self.images = 0
-        self.bar = tqdm(
-            total=config.iterations,
-            initial=state.iteration,
-            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
-            mininterval=0.5 if sys.stderr.isatty() else 60,
-        )
-
-    def add(self, stats: dict[str, torch.Tensor]) -> None:
-        """Add the figures of one step; they stay on the device."""
-        for name, value in stats.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-        self.images += self.config.batch
-        self.bar.update()
-
-    def read(self, stage: Stage, state: TrainState) -> dict[str, float]:
-        """Return the record since the last one, and show it."""
-        record = {name: (total / self.counts[name]).item() for name, total in self.sums.items()}
-        now = time.perf_counter()
-        rate = self.images / (now - self.since)
-        left = seconds_left(self.config, state.nimg, rate)
-        record |= {
-            "nimg": state.nimg,
-            "resolution": stage.resolution,
-            "alpha": stage.alpha,
-            "lr": self.config.lr,
-            "images_per_second": rate,
-            "seconds_left": left,
-            "memory_gb": memory_gb(state.device),
-        }
-        self.sums, self.counts, self.images, self.since = {}, {}, 0, now
-        penalty = f" gp {record['penalty']:.3g}" if "penalty" in record else ""
-        self.bar.set_postfix_str(
-            f"{stage.resolution}px a{stage.alpha:.2f} D {record['D_loss']:.3f} "
-            f"G {record['G_loss']:.3f}{penalty} {rate:.0f} img/s, {clock(left)} left"
-        )
-        return record
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self.bar.close()
-
-
-def seconds_left(config: TrainConfig, nimg: int, rate: float) -> float:
-    """Return the time to the end of the run, given images/s at the resolution of `nimg`.
-
-    An image of twice the resolution takes about twice as long (measured on a CPU, 8 to 64 px:
-    1.9 to 2.3 times), so the estimate holds across growth.
-    """
-    growth: Growth = config.growth
-    here = growth.at(nimg).resolution
-    total = config.iterations * config.batch
-    starts = [n * 2 * growth.phase - growth.phase for n in range(1, len(growth.resolutions))]
-    ends = [*starts, max(total, nimg)]
-    begins = [0, *starts]
-    work = 0.0
-    for size, begin, end in zip(growth.resolutions, begins, ends, strict=True):
-        work += max(0, min(end, total) - max(begin, nimg)) * size / here
-    return work / rate
-
-
-def clock(seconds: float) -> str:
-    """Return a time as people say it: 42s, 7m, 3h05m."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f}s"
-    return f"{minutes}m" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
-
-
-def memory_gb(device: torch.device) -> float:
-    """Return the peak memory so far: of the device, or of this process on a CPU."""
-    import resource
-
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 if __name__ == "__main__":
