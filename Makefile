@@ -1,0 +1,32 @@
+# make demo: draws faces, prepares, trains, generates, on the CPU.  make test: ruff, mypy, pytest.
+# Both make .venv if it is missing and need only Python 3.11+, make and pip.
+
+PYTHON ?= python3
+VENV := .venv/bin
+OUT ?= demo/out
+
+.PHONY: demo test clean
+
+demo: .venv/runtime
+	$(VENV)/python demo/draw_faces.py $(OUT)/photos
+	$(VENV)/python prepare_data.py $(OUT)/photos $(OUT)/faces.lmdb --overwrite
+	$(VENV)/python train.py $(OUT)/faces.lmdb --out $(OUT)/run @demo/train.txt
+	$(VENV)/python generate.py $(OUT)/run --progress
+
+test: .venv/development
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy *.py demo/draw_faces.py
+	$(VENV)/pytest
+
+.venv/runtime: requirements.txt
+	test -x $(VENV)/python || $(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/development: requirements-dev.txt .venv/runtime
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(OUT)
