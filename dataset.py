@@ -1,0 +1,191 @@
+"""ImageBank: the faces of an LMDB in memory, and endless batches of them in a resumable order.
+
+How the faces lie in the LMDB is database.py's affair, and how they get there prepare_data.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from database import DataError, get, open_database, printable, read_catalogue, record_key
+
+__all__ = ["DataError", "ImageBank"]
+
+MEMORY_SHARE = 0.5  # of the free memory that images may fill; if more, they are decoded as needed
+DECODED_AT_ONCE = 256  # images that one thread decodes before it takes the next lot
+
+
+class ImageBank:
+    """All the images of a database at one resolution, and endless batches of them.
+
+    `images` is uint8 [N, 3, R, R] on the device, or in main memory if the device has no room, or
+    None if neither has: then each batch is decoded when it is asked for. An image stored larger
+    than `resolution` is reduced by exact means over squares. Raises DataError.
+    """
+
+    images: Tensor | None
+
+    def __init__(
+        self, path: str | os.PathLike[str], resolution: int, device: str | torch.device = "cpu"
+    ) -> None:
+        self.path = Path(path)
+        self.resolution = resolution
+        self.device = torch.device(device)
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._threads = ThreadPoolExecutor(min(32, os.cpu_count() or 1))
+        self._env = open_database(self.path)
+        try:
+            with self._env.begin() as txn:
+                catalogue = read_catalogue(txn, self.path)
+                self.count, self.sources = catalogue.count, catalogue.sources
+                self._stored = self._smallest_sufficient(catalogue.sizes)
+                self._crcs = catalogue.crcs.get(self._stored)
+                self.digest = catalogue.digest or self._digest_of_records(txn)
+            self.images = self._load()
+        except BaseException:
+            self.close()
+            raise
+        if self.images is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Close the database; only a bank without `images` needs it open."""
+        self._threads.shutdown(cancel_futures=True)
+        self._env.close()
+
+    def batch(self, seed: int, iteration: int, size: int) -> Tensor:
+        """Return the uint8 images [size, 3, R, R] of one iteration, on the device.
+
+        They follow from the arguments alone: every epoch is a permutation of its own, drawn from
+        the seed and the epoch's number, and iteration i takes the places i * size onward.
+        """
+        indices = self.indices(seed, iteration, size)
+        if self.images is None:
+            return torch.from_numpy(self._decode(indices)).to(self.device)
+        chosen = torch.from_numpy(indices).to(self.images.device)
+        return self.images[chosen].to(self.device)
+
+    def indices(self, seed: int, iteration: int, size: int) -> np.ndarray:
+        """Return which images the batch of this iteration holds, int64 [size]."""
+        parts = []
+        position, end = iteration * size, (iteration + 1) * size
+        while position < end:
+            epoch, place = divmod(position, self.count)
+            parts.append(self._order(seed, epoch)[place : place + end - position])
+            position += len(parts[-1])
+        return np.concatenate(parts)
+
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        if (seed, epoch) not in self._orders:
+            if len(self._orders) > 1:
+                self._orders.clear()
+            # Sorted raw draws, since numpy promises to keep those from version to version.
+            draws = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(self.count)
+            self._orders[seed, epoch] = np.argsort(draws, kind="stable")
+        return self._orders[seed, epoch]
+
+    def _smallest_sufficient(self, sizes: Iterable[int]) -> int:
+        stored = sorted(sizes)
+        for size in stored:
+            if size >= self.resolution and size % self.resolution == 0:
+                return size
+        raise DataError(
+            f"{printable(self.path)}: has no images for {self.resolution} px, it stores "
+            f"{', '.join(map(str, stored))} px; expected a power of two up to {stored[-1]}. "
+            f"Choose one, or prepare the photos with --sizes {self.resolution}"
+        )
+
+    def _digest_of_records(self, txn: lmdb.Transaction) -> str:
+        digest = hashlib.sha256()
+        for index in range(self.count):
+            digest.update(self._record(txn, index))
+        return digest.hexdigest()[:16]
+
+    def _load(self) -> Tensor | None:
+        needed = self.count * 3 * self.resolution**2
+        for place in dict.fromkeys([self.device, torch.device("cpu")]):
+            if needed <= MEMORY_SHARE * free_bytes(place):
+                return torch.from_numpy(self._decode(np.arange(self.count))).to(place)
+        return None
+
+    def _decode(self, indices: np.ndarray) -> np.ndarray:
+        """Return the images of these indices as uint8 [len(indices), 3, R, R]."""
+        images = np.empty((len(indices), 3, self.resolution, self.resolution), np.uint8)
+
+        def decode_lot(lot: range) -> None:
+            with self._env.begin() as txn:
+                for place in lot:
+                    images[place] = self._image(txn, int(indices[place]))
+
+        lot_size = min(DECODED_AT_ONCE, -(-len(indices) // (os.cpu_count() or 1)))
+        for _ in self._threads.map(decode_lot, _lots(len(indices), lot_size)):
+            pass
+        return images
+
+    def _image(self, txn: lmdb.Transaction, index: int) -> np.ndarray:
+        record = self._record(txn, index)
+        if self._crcs is not None and zlib.crc32(record) != self._crcs[index]:
+            raise self._bad_record(index, "its checksum differs from the stored one")
+        try:
+            with Image.open(io.BytesIO(record), formats=("JPEG",)) as image:
+                pixels = np.asarray(image.convert("RGB"))  # [R, R, 3]
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            raise self._bad_record(index, f"{len(record)} bytes that are not a JPEG") from None
+        if pixels.shape != (self._stored, self._stored, 3):
+            width, height = pixels.shape[1], pixels.shape[0]
+            raise self._bad_record(index, f"{width} x {height} px")
+        return _reduce(pixels, self._stored // self.resolution).transpose(2, 0, 1)
+
+    def _record(self, txn: lmdb.Transaction, index: int) -> bytes:
+        try:
+            record = get(txn, record_key(self._stored, index))
+        except lmdb.Error as error:
+            raise self._bad_record(index, str(error)) from None
+        if record is None:
+            raise self._bad_record(index, "missing")
+        return record
+
+    def _bad_record(self, index: int, how: str) -> DataError:
+        name = record_key(self._stored, index).decode()
+        return DataError(
+            f"{printable(self.path)}: record {name} is bad: {how}; expected a JPEG of "
+            f"{self._stored} x {self._stored} px. Copy the database again, or prepare it anew"
+        )
+
+
+def _reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Return uint8 [H, W, 3] reduced by exact means over factor x factor squares, rounded once."""
+    if factor == 1:
+        return pixels
+    height, width, channels = pixels.shape
+    squares = pixels.reshape(height // factor, factor, width // factor, factor, channels)
+    sums = squares.sum(axis=(1, 3), dtype=np.uint32)
+    return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory is free on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):  # not Linux: half of what the machine has
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _lots(count: int, size: int) -> Iterator[range]:
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))

@@ -1,0 +1,126 @@
+"""One photo: from a file of any common format to an upright RGB picture, and to a square JPEG.
+
+The file's content decides its format, never its name. Transparent parts become white, the first
+frame stands for an animation, and only the pixels survive: no EXIF, GPS, ICC or comment.
+"""
+
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image
+
+# What cameras (MPO counts as JPEG), phones and the web make. EPS, say, would start Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PhotoError(Exception):
+    """Why a photo cannot be used: a reason for statistics, after a colon sometimes a detail."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How photos become records."""
+
+    sizes: tuple[int, ...]  # px
+    quality: int  # of the JPEGs, 1 to 100
+    min_size: int  # px that both sides of a photo must have
+
+
+def prepare_photo(path: str | bytes | os.PathLike[str], recipe: Recipe) -> list[bytes]:
+    """Return the photo's square JPEGs, one for each size; raise PhotoError if there are none."""
+    image = open_photo(path)
+    if min(image.size) < recipe.min_size:
+        raise PhotoError(f"too small: {image.width} x {image.height} px")
+    return [encode(square(image, size), recipe.quality) for size in recipe.sizes]
+
+
+def open_photo(path: str | bytes | os.PathLike[str]) -> Image.Image:
+    """Return the photo in the file `path`, upright, mode RGB; raise PhotoError if it is none.
+
+    At most Image.MAX_IMAGE_PIXELS, about 89 million, are decoded.
+    """
+    try:
+        # Without O_NONBLOCK a named pipe would wait here for a writer, for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise PhotoError(f"cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PhotoError("not a regular file")
+    with open(descriptor, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd metadata, which is thrown away
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return _decode(file)
+
+
+def _decode(file: BinaryIO) -> Image.Image:
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise PhotoError("not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PhotoError("too many pixels") from None
+    except Exception as error:  # fed with damaged bytes, decoders raise anything at all
+        raise PhotoError(f"damaged: {error}") from None
+    with image:
+        try:
+            image.load()
+            upright = _upright(image)
+            rgb = _rgb(upright)
+        except PhotoError:
+            raise
+        except Exception as error:  # as above
+            raise PhotoError(f"damaged: {error}") from None
+    rgb.info = {}  # else Pillow would write the comment of the original into the copy
+    return rgb
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # metadata that cannot be read does not make the pixels worse
+        return image
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips all above 255 to white; 65535 / 257 = 255.
+        return image.convert("I").point(lambda v: v * (1 / 257) + 0.5).convert("L").convert("RGB")
+    if image.mode in ("I", "F"):
+        raise PhotoError("pixels of unknown range: 32 bits each")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white.convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """Return the centre square of `image` at size x size px, resampled once (Lanczos)."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def encode(image: Image.Image, quality: int) -> bytes:
+    """Return `image` as a JPEG with full colour resolution (4:4:4)."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()

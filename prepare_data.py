@@ -1,0 +1,331 @@
+"""Command line: folders of photos -> one LMDB of small square JPEGs, and a report.
+
+Files are found and chosen by selection.py, made square by photos.py in the processes of workers.py,
+and stored by database.py. Here they meet, and the user is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from PIL import Image
+from tqdm import tqdm
+
+from command_line import MAX_SEED, Parser, fail, integer, resolution
+from database import DataError, Writer, printable
+from photos import FORMATS, Recipe
+from selection import (
+    Condition,
+    Photo,
+    Report,
+    SelectionError,
+    find_photos,
+    read_list,
+    read_table,
+    select,
+    spread,
+)
+from workers import WorkerLostError, Workers
+
+EXAMPLES = """  python prepare_data.py photos faces.lmdb
+  python prepare_data.py young old mix.lmdb --per_source 2500
+  python prepare_data.py celeba old.lmdb --table list_attr_celeba.txt --where Young=-1
+
+Sources are searched with their subfolders. Links to files are followed, links to folders are not;
+names that begin with a dot are passed over in silence. The database also holds report.csv, with a
+line for each file left out, and contact_sheet.jpg, with 100 of its images."""
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SHEET_SIDE = 10  # images a row and a column
+SHEET_MARGIN = 2  # px
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop; its argument is the exit code."""
+
+
+def store(
+    photos: list[Photo], args: argparse.Namespace, writer: Writer, workers: Workers, report: Report
+) -> Iterator[None]:
+    """Store the good ones among the photos of one source, or --per_source of them.
+
+    Yields after each photo. Where one is bad, --per_source takes another in its stead.
+    """
+    limit = args.per_source or len(photos)
+    unused, kept = photos, 0
+    while unused and kept < limit:
+        places = spread(len(unused), limit - kept, args.seed)
+        chosen = [unused[place] for place in places]
+        outcomes = workers.prepare([photo.path for photo in chosen])
+        for photo, outcome in zip(chosen, outcomes, strict=True):
+            if isinstance(outcome, str):
+                report.leave_out(photo.path, outcome)
+            else:
+                writer.add(outcome, photo.relative, photo.source)
+                kept += 1
+            yield
+        taken = set(places)
+        unused = [photo for place, photo in enumerate(unused) if place not in taken]
+    for photo in unused:
+        report.leave_out(photo.path, "not needed for --per_source")
+    if args.per_source and kept < limit:
+        name = printable(args.sources[photos[0].source]) if photos else "a source"
+        report.notes.append(f"{name}: only {kept:,} good photos for --per_source {limit:,}")
+
+
+def contact_sheet(writer: Writer) -> Image.Image:
+    """Return up to 100 of the stored images, evenly spaced, on one white sheet."""
+    size = min((size for size in writer.sizes if size >= 64), default=max(writer.sizes))
+    shown = min(SHEET_SIDE**2, writer.count)
+    rows = -(-shown // SHEET_SIDE)
+    pitch = size + SHEET_MARGIN
+    extent = (SHEET_SIDE * pitch + SHEET_MARGIN, rows * pitch + SHEET_MARGIN)
+    sheet = Image.new("RGB", extent, "white")
+    for place in range(shown):
+        row, column = divmod(place, SHEET_SIDE)
+        record = writer.read(size, place * writer.count // shown)
+        with Image.open(io.BytesIO(record), formats=("JPEG",)) as image:
+            sheet.paste(image, (SHEET_MARGIN + column * pitch, SHEET_MARGIN + row * pitch))
+    return sheet
+
+
+def prepare(args: argparse.Namespace) -> list[str]:
+    """Make the database and return the lines of the summary.
+
+    Raises DataError, SelectionError or WorkerLostError; there is no database then.
+    """
+    started = time.monotonic()
+    report = Report()
+    lists = [read_list(args.list)] if args.list else []
+    tables = [read_table(args.table, args.key, args.where)] if args.table else []
+    _refuse_missing(args.sources)
+    recipe = Recipe(args.sizes, args.quality, args.min_size)
+    names = [printable(source.resolve().name) for source in args.sources]
+    with Writer(args.dst, args.sizes, names, args.overwrite) as writer:
+        sources = [find_photos(i, s, args.dst, report) for i, s in enumerate(args.sources)]
+        total = sum(map(len, sources))
+        for wanted in lists + tables:
+            sources = select(sources, wanted, report)
+        writer.settings = _settings(args)
+        planned = sum(min(len(photos), args.per_source or len(photos)) for photos in sources)
+        # No bar where nobody looks: disable=None hides it unless stderr is a terminal.
+        with (
+            Workers(args.workers, recipe) as workers,
+            tqdm(total=planned, unit=" images", leave=False, disable=None) as bar,
+        ):
+            for photos in sources:
+                for _ in store(photos, args, writer, workers, report):
+                    bar.update()
+        _refuse_nothing(args.sources, writer.count, report)
+        report.save(writer.folder / "report.csv")
+        contact_sheet(writer).save(writer.folder / "contact_sheet.jpg", quality=95)
+    return _summary(args, total, writer.count, report, time.monotonic() - started)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, object]:
+    """Return what the records depend on besides the photos: not the workers, nor any folder."""
+    return {
+        "quality": args.quality,
+        "min_size": args.min_size,
+        "per_source": args.per_source,
+        "seed": args.seed,
+        "list": args.list and printable(args.list.name),
+        "table": args.table and printable(args.table.name),
+        "key": args.key,
+        "where": [str(condition) for condition in args.where],
+    }
+
+
+def _refuse_missing(sources: Sequence[Path]) -> None:
+    for source in sources:
+        try:
+            mode = source.stat().st_mode
+        except OSError as error:
+            raise DataError(
+                f"{printable(source)}: cannot be read ({error.strerror}); expected a folder of "
+                "photos, or a photo. Check the name"
+            ) from None
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+            raise DataError(
+                f"{printable(source)}: neither a folder nor a regular file; expected a folder of "
+                "photos, or a photo. Check the name"
+            )
+
+
+def _refuse_nothing(sources: Sequence[Path], kept: int, report: Report) -> None:
+    if kept:
+        return
+    where = ", ".join(map(printable, sources))
+    why = f"left out: {report.reasons()}" if report.counts else "there are no files"
+    notes = "".join(f"; {note}" for note in report.notes)
+    raise DataError(
+        f"{where}: no photo that can be used ({why}{notes}); expected at least one "
+        f"({', '.join(FORMATS)}). Look into the folder"
+    )
+
+
+def _summary(
+    args: argparse.Namespace, total: int, kept: int, report: Report, seconds: float
+) -> list[str]:
+    left_out = sum(report.counts.values())
+    megabytes = (args.dst / "data.mdb").stat().st_size / 1e6
+    sizes = ", ".join(map(str, args.sizes))
+    lines = [
+        f"{printable(args.dst)}: {kept:,} of {total:,} files kept at {sizes} px, "
+        f"{megabytes:,.1f} MB, {seconds:.1f} s ({kept / seconds:,.0f} images/s)"
+    ]
+    if left_out:
+        lines.append(f"left out, see report.csv in it: {report.reasons()}")
+    return lines + report.notes
+
+
+def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the checked arguments; exit with code 2 and one line if they are wrong."""
+    parser = _parser()
+    args = parser.parse_intermixed_args(arguments)
+    *args.sources, args.dst = args.paths
+    if not args.sources:
+        parser.error("SRC DST: only one path is given; expected sources and a destination")
+    if not args.table and (args.where or args.key):
+        parser.error("--where, --key: there is no table; expected --table TABLE beside them")
+    if not args.dst.name:
+        parser.error(f"DST: {str(args.dst)!r} is no name for a new folder; expected one")
+    return args
+
+
+def _parser() -> Parser:
+    parser = Parser("Make a database of square faces from folders of photos.", EXAMPLES)
+    parser.usage = "%(prog)s [options] SRC [SRC ...] DST"
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="SRC [SRC ...] DST",
+        help="folders of photos, or single photos; at the end the database to make",
+    )
+    _add_image_flags(parser.add_argument_group("images"))
+    _add_choice_flags(parser.add_argument_group("choice of photos"))
+    running = parser.add_argument_group("running")
+    running.add_argument(
+        "--workers",
+        type=integer(1, 1024),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that prepare photos",
+    )
+    running.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the database DST, once the new one is whole",
+    )
+    return parser
+
+
+def _add_image_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--sizes",
+        type=_sizes,
+        default="64",
+        metavar="PX[,PX...]",
+        help="sizes to store, powers of two",
+    )
+    group.add_argument(
+        "--quality",
+        type=integer(1, 100),
+        default=95,
+        metavar="1-100",
+        help="quality of the stored JPEGs",
+    )
+    group.add_argument(
+        "--min_size",
+        type=integer(1),
+        default=32,
+        metavar="PX",
+        help="leave out photos with a side shorter than this",
+    )
+
+
+def _add_choice_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--per_source",
+        type=integer(1),
+        metavar="N",
+        help="take N good photos of each SRC, evenly spread",
+    )
+    group.add_argument(
+        "--seed",
+        type=integer(0, MAX_SEED),
+        default=0,
+        metavar="N",
+        help="choose other photos for --per_source",
+    )
+    group.add_argument(
+        "--list", type=Path, metavar="TXT", help="take only the files named here, one a line"
+    )
+    group.add_argument(
+        "--table",
+        type=Path,
+        metavar="TABLE",
+        help="take only the files named in a CSV with a header or in list_attr_celeba.txt",
+    )
+    group.add_argument(
+        "--where",
+        type=_condition,
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="take only such rows of the table; also != < > <= >=; if repeated, all must hold",
+    )
+    group.add_argument(
+        "--key", metavar="COLUMN", help="column of the table that names the files, if not the first"
+    )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(sorted({resolution(part) for part in text.split(",")}))
+
+
+def _condition(text: str) -> Condition:
+    try:
+        return Condition.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    for other in EXIT_CODES:
+        signal.signal(other, signal.SIG_IGN)  # cleaning up takes a moment: let it
+    raise Interrupted(EXIT_CODES[number])
+
+
+def main() -> None:
+    """Run the command line."""
+    args = read_arguments()
+    for number in EXIT_CODES:
+        signal.signal(number, _interrupt)
+    try:
+        lines = prepare(args)
+    except (DataError, SelectionError, WorkerLostError, OSError) as error:
+        fail("prepare_data.py", error)
+    except Interrupted as interruption:
+        print("prepare_data.py: interrupted; nothing was made", file=sys.stderr)
+        raise SystemExit(interruption.args[0]) from None
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:  # nobody reads, yet the database is whole
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""The LMDB layout and ImageBank, against readers and writers that know only the documented keys."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dataset
+from database import DataError, Writer
+from dataset import ImageBank
+
+ROOT = Path(__file__).parent.parent
+
+
+def jpeg(index: int, size: int = 16) -> bytes:
+    rng = np.random.default_rng(index)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+    buffer = io.BytesIO()
+    small.resize((size, size), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def decode(record: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(record))).transpose(2, 0, 1)
+
+
+def store(path: Path, entries: dict[str, bytes]) -> Path:
+    """Write an LMDB as any other program would."""
+    with lmdb.open(str(path), map_size=2**24) as env, env.begin(write=True) as txn:
+        for key, value in entries.items():
+            txn.put(key.encode(), value)
+    return path
+
+
+def rosinality(path: Path, count: int, size: int = 16) -> Path:
+    entries = {f"{size}-{str(i).zfill(5)}": jpeg(i, size) for i in range(count)}
+    return store(path, {**entries, "length": str(count).encode()})
+
+
+def ours(path: Path, count: int = 20, sizes: tuple[int, ...] = (16,)) -> Path:
+    with Writer(path, sizes, ["young", "old"]) as writer:
+        for index in range(count):
+            records = [jpeg(index, size) for size in sizes]
+            writer.add(records, b"n%d.png" % index, index % 2)
+    return path
+
+
+def images(bank: ImageBank) -> torch.Tensor:
+    assert bank.images is not None
+    return bank.images
+
+
+def dump(path: Path) -> dict[bytes, bytes]:
+    with lmdb.open(str(path), readonly=True, lock=False) as env, env.begin() as txn:
+        return {bytes(key): bytes(value) for key, value in txn.cursor()}
+
+
+def change(path: Path, key: str, value: bytes | None) -> None:
+    with lmdb.open(str(path), map_size=2**26) as env, env.begin(write=True) as txn:
+        txn.delete(key.encode()) if value is None else txn.put(key.encode(), value)
+
+
+def test_what_is_written_can_be_read_by_the_documented_keys(tmp_path: Path) -> None:
+    entries = dump(ours(tmp_path / "a.lmdb", 3, (8, 16)))
+    assert entries[b"length"] == b"3"
+    for index in range(3):
+        assert entries[f"16-{str(index).zfill(5)}".encode()] == jpeg(index)
+        assert entries[f"8-{str(index).zfill(5)}".encode()] == jpeg(index, 8)
+    assert entries[b"names"] == b"n0.png\0n1.png\0n2.png"
+    assert np.frombuffer(entries[b"source"], "<u4").tolist() == [0, 1, 0]
+    crcs = np.frombuffer(entries[b"crc32-8"], "<u4").tolist()
+    assert crcs == [zlib.crc32(jpeg(index, 8)) for index in range(3)]
+    meta = json.loads(entries[b"meta"])
+    assert (meta["count"], meta["sizes"], meta["sources"]) == (3, [8, 16], ["young", "old"])
+
+
+def test_a_database_of_rosinality_opens(tmp_path: Path) -> None:
+    bank = ImageBank(rosinality(tmp_path / "r.lmdb", 12), 16)
+    assert (bank.count, bank.resolution, bank.sources) == (12, 16, [])
+    expected = np.stack([decode(jpeg(index)) for index in range(12)])
+    assert torch.equal(images(bank), torch.from_numpy(expected))
+
+
+def test_the_bank_holds_every_image_of_ours(tmp_path: Path) -> None:
+    bank = ImageBank(ours(tmp_path / "a.lmdb"), 16)
+    expected = np.stack([decode(jpeg(index)) for index in range(20)])
+    assert torch.equal(images(bank), torch.from_numpy(expected))
+    assert bank.sources == ["young", "old"]
+
+
+def test_the_smallest_sufficient_size_is_read(tmp_path: Path) -> None:
+    path = ours(tmp_path / "a.lmdb", 4, (8, 16, 64))
+    for resolution, stored in [(8, 8), (16, 16), (64, 64)]:
+        bank = ImageBank(path, resolution)
+        assert np.array_equal(images(bank)[3].numpy(), decode(jpeg(3, stored)))
+
+
+def test_a_larger_stored_size_is_reduced_by_means_rounded_once(tmp_path: Path) -> None:
+    bank = ImageBank(ours(tmp_path / "a.lmdb", 4), 4)
+    pixels = decode(jpeg(2)).astype(np.float64)
+    while pixels.shape[1] > 4:
+        pixels = (pixels[:, ::2] + pixels[:, 1::2]) / 2
+        pixels = (pixels[:, :, ::2] + pixels[:, :, 1::2]) / 2
+    assert np.array_equal(images(bank)[2].numpy(), np.floor(pixels + 0.5))
+
+
+@pytest.mark.parametrize("size", [1, 6, 20, 47])
+def test_batches_are_slices_of_one_endless_row_of_permutations(tmp_path: Path, size: int) -> None:
+    bank = ImageBank(ours(tmp_path / "a.lmdb"), 16)
+    row: list[int] = []
+    for epoch in range(12):
+        draws = np.random.Philox(np.random.SeedSequence([5, epoch])).random_raw(20)
+        row += sorted(range(20), key=lambda index: draws[index])
+    for iteration in [3, 0, 2, 1, 4]:
+        expected = row[iteration * size : (iteration + 1) * size]
+        batch = bank.batch(5, iteration, size)
+        assert batch.dtype == torch.uint8
+        assert torch.equal(batch, images(bank)[expected])
+
+
+def test_every_image_is_shown_once_an_epoch_and_epochs_and_seeds_differ(tmp_path: Path) -> None:
+    bank = ImageBank(ours(tmp_path / "a.lmdb"), 16)
+    epochs = [np.concatenate([bank.indices(0, e * 5 + i, 4) for i in range(5)]) for e in range(3)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(bank.indices(0, 0, 20), bank.indices(1, 0, 20))
+
+
+def test_without_memory_the_batches_are_decoded_as_needed_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    bank = ImageBank(path, 8)
+    monkeypatch.setattr(dataset, "free_bytes", lambda _: 1000)
+    streamed = ImageBank(path, 8)
+    assert streamed.images is None
+    assert streamed.digest == bank.digest
+    for iteration in range(8):
+        assert torch.equal(streamed.batch(1, iteration, 6), bank.batch(1, iteration, 6))
+    streamed.close()
+
+
+def test_the_digest_names_the_data(tmp_path: Path) -> None:
+    digests = {
+        ImageBank(ours(tmp_path / "a.lmdb"), 16).digest,
+        ImageBank(ours(tmp_path / "b.lmdb", 19), 16).digest,
+        ImageBank(rosinality(tmp_path / "c.lmdb", 20), 16).digest,
+        ImageBank(rosinality(tmp_path / "d.lmdb", 19), 16).digest,
+    }
+    assert len(digests) == 4
+    assert ImageBank(ours(tmp_path / "e.lmdb"), 16).digest in digests
+    assert ImageBank(rosinality(tmp_path / "f.lmdb", 20), 16).digest in digests
+
+
+def refused(path: Path, resolution: int = 16) -> str:
+    with pytest.raises(DataError) as error:
+        ImageBank(path, resolution)
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.startswith(str(path))
+    assert "; expected" in text
+    return text
+
+
+def test_what_is_no_database_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    assert "no such folder" in refused(tmp_path / "none.lmdb")
+    (tmp_path / "file").write_text("x")
+    assert "a file" in refused(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert "without data.mdb" in refused(tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "data.mdb").write_text("no database " * 1000)
+    assert "not an LMDB" in refused(tmp_path / "text")
+    (tmp_path / "text" / "data.mdb").write_bytes(b"")
+    assert "cannot be opened" in refused(tmp_path / "text")
+    assert not (tmp_path / "none.lmdb").exists()
+
+
+def test_a_foreign_database_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    path = store(tmp_path / "f.lmdb", {"a": b"1", "b": b"2"})
+    before = hashlib.sha256((path / "data.mdb").read_bytes()).digest()
+    assert "not of faces" in refused(path)
+    assert hashlib.sha256((path / "data.mdb").read_bytes()).digest() == before
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_truncated_database_is_refused_without_a_crash(tmp_path: Path, share: float) -> None:
+    path = ours(tmp_path / "a.lmdb", 50)
+    whole = (path / "data.mdb").stat().st_size
+    os.truncate(path / "data.mdb", int(whole * share))
+    code = (
+        "import pathlib, sys, database\n"
+        "with database.reading(pathlib.Path(sys.argv[1])) as txn: list(txn.cursor())"
+    )
+    # In a process of its own: what is tested against is its death by SIGBUS.
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"truncated, {int(whole * share):,} of {whole:,} bytes" in done.stderr
+    assert "truncated" in refused(path)
+
+
+@pytest.mark.parametrize("length", [None, b"", b"many", b"-3", b"0", b"21", b"1" + b"0" * 12])
+def test_a_wrong_length_is_refused(tmp_path: Path, length: bytes | None) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    change(path, "length", length)
+    assert "length" in refused(path)
+
+
+@pytest.mark.parametrize("meta", [b"\xff", b"[]", b"{}", b'{"format": 1, "sizes": 3}'])
+def test_damaged_meta_is_refused(tmp_path: Path, meta: bytes) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    change(path, "meta", meta)
+    assert "damaged" in refused(path)
+
+
+def test_a_later_format_is_refused_by_its_number(tmp_path: Path) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    meta = json.loads(dump(path)[b"meta"])
+    change(path, "meta", json.dumps({**meta, "format": 2}).encode())
+    assert "format 2; expected 1" in refused(path)
+
+
+def test_a_resolution_above_what_is_stored_is_refused(tmp_path: Path) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    assert "stores 16 px" in refused(path, 32)
+    assert "stores 16 px" in refused(path, 12)
+
+
+def test_bad_records_are_named(tmp_path: Path) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    change(path, "16-00007", jpeg(7)[:-9] + bytes(9))
+    assert "16-00007" in refused(path)
+    assert "checksum" in refused(path)
+    change(path, "16-00007", None)
+    assert "16-00007 is bad: missing" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("record", "how"),
+    [
+        (b"", "not a JPEG"),
+        (b"text", "not a JPEG"),
+        (jpeg(3)[:200], "not a JPEG"),
+        (jpeg(3, 8), "8 x 8 px"),
+    ],
+)
+def test_records_that_are_no_such_jpeg_are_named(tmp_path: Path, record: bytes, how: str) -> None:
+    path = rosinality(tmp_path / "r.lmdb", 5)
+    change(path, "16-00003", record)
+    assert "16-00003" in refused(path)
+    assert how in refused(path)
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    piece = jpeg(4)[-40:]  # within the picture, where a JPEG decoder sees nothing wrong
+    data = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(data.replace(piece, bytes([piece[0] ^ 1]) + piece[1:]))
+    assert "16-00004" in refused(path)
+
+
+def test_the_map_grows_with_the_data(tmp_path: Path) -> None:
+    noise = os.urandom(2**22)
+    with Writer(tmp_path / "a.lmdb", [64], ["s"]) as writer:
+        for index in range(20):
+            writer.add([bytes([index]) + noise], b"n", 0)
+        assert writer.read(64, 3) == b"\3" + noise
+    assert dump(tmp_path / "a.lmdb")[b"64-00019"] == b"\x13" + noise
+
+
+def test_an_exception_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="zip"), Writer(tmp_path / "a.lmdb", [16], [""]) as writer:
+        writer.add([jpeg(0), jpeg(1)], b"one size, two records", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_database_are_refused(tmp_path: Path) -> None:
+    with Writer(tmp_path / "a.lmdb", [16], ["s"]) as writer:
+        writer.add([jpeg(0)], b"n", 0)
+        with pytest.raises(DataError, match="in use"), Writer(tmp_path / "a.lmdb", [16], ["s"]):
+            pass
+        with Writer(tmp_path / "b.lmdb", [16], ["s"]) as other:
+            other.add([jpeg(1)], b"n", 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.lmdb", "b.lmdb"]
+
+
+def test_an_old_database_lost_between_two_renames_comes_back(tmp_path: Path) -> None:
+    ours(tmp_path / "a.lmdb").rename(tmp_path / ".a.lmdb.old")
+    with pytest.raises(DataError, match="exists already"), Writer(tmp_path / "a.lmdb", [16], ["s"]):
+        pass
+    assert ImageBank(tmp_path / "a.lmdb", 16).count == 20

@@ -1,0 +1,99 @@
+"""Worker processes that prepare photos: in order, few at a time, and gone when their parent is."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from photos import PhotoError, Recipe, prepare_photo
+
+CHUNK = 16  # photos that a worker takes at once: enough to hide the cost of sending them
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Outcome = list[bytes] | str  # one JPEG for each size, or why the photo is left out
+
+
+class WorkerLostError(Exception):
+    """A worker process died; its text is the whole message."""
+
+
+class Workers:
+    """A pool of processes; use it as a context manager. An exception within kills them at once."""
+
+    def __init__(self, count: int, recipe: Recipe) -> None:
+        # Spawned, not forked: forked ones would inherit the open LMDB and the lock on its folder.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(count, context, _start_worker)
+        self._recipe = recipe
+        self._most_in_flight = 4 * count
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for process in multiprocessing.active_children():
+                process.kill()
+        self._pool.shutdown(cancel_futures=True)
+
+    def prepare(self, paths: Sequence[bytes]) -> Iterator[Outcome]:
+        """Yield what became of each photo, in their order.
+
+        Raises WorkerLostError if a process dies, most often for want of memory.
+        """
+        in_flight: deque[Future[list[Outcome]]] = deque()
+        try:
+            for start in range(0, len(paths), CHUNK):
+                in_flight.append(self._submit(paths[start : start + CHUNK]))
+                if len(in_flight) >= self._most_in_flight:
+                    yield from in_flight.popleft().result()
+            while in_flight:
+                yield from in_flight.popleft().result()
+        except BrokenProcessPool:
+            raise WorkerLostError(
+                "--workers: one of the processes died, most often for want of memory; expected all "
+                "to live. Free some memory, or use fewer: --workers 1"
+            ) from None
+
+    def _submit(self, paths: Sequence[bytes]) -> "Future[list[Outcome]]":
+        # Processes start here when needed. They inherit the mask, so that a signal in their first
+        # moments waits until they ignore it, rather than end them with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            return self._pool.submit(_prepare_chunk, list(paths), self._recipe)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare_chunk(paths: list[bytes], recipe: Recipe) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for path in paths:
+        try:
+            outcomes.append(prepare_photo(path, recipe))
+        except PhotoError as error:
+            outcomes.append(str(error))
+    return outcomes
+
+
+def _start_worker() -> None:
+    """Leave signals to the parent, silence the decoders written in C, and end when it ends."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # libtiff and others print there, past Python
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        with contextlib.suppress(OSError):
+            wait([parent.sentinel])
+        os._exit(1)
