@@ -12,7 +12,11 @@ MAX_SEED = 2**63 - 1
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help with defaults and with the examples as they were written."""
+    """Help with defaults, where there are any, and with the examples as they were written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        absent = action.default is None or action.default is False
+        return action.help if absent else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):

@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("lmdb", type=Path, metavar="LMDB", help="made by prepare_data.py")
     run = parser.add_argument_group("run")
     add = run.add_argument
-    add("--out", type=Path, metavar="DIR", help="run folder; None: runs/<name of the LMDB>")
+    add("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name of the LMDB>)")
     add("--init_from", type=Path, metavar="CKPT", help="start from the weights of another run")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision = ["auto", "fp32", "bf16", "fp16"]
@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--init_size", type=resolution, default=8, metavar="PX", help="first resolution")
     add("--max_size", type=resolution, default=64, metavar="PX", help="last resolution")
     add("--iterations", type=integer(1), default=100_000, metavar="N", help="length of the run")
-    phase = "images to fade a resolution in, and to hold it; None: growth takes half the run"
+    phase = "images to fade a resolution in, and to hold it (default: growth takes half the run)"
     add("--phase", type=integer(1), metavar="IMAGES", help=phase)
     add("--batch", type=integer(1, 4096), default=16, metavar="N", help="images an iteration")
     model = parser.add_argument_group("networks and optimization")
