@@ -144,17 +144,18 @@ def instance_norm_and_style(x: Tensor, style: Tensor) -> Tensor:
     """Return AdaIN: x [N, C, H, W] normalised per map, then scaled and shifted by `style` [N, 2C].
 
     Karras et al. 2019, eq. 1, with the scale as 1 + y_s so that zero styles are neutral.
-    Statistics are taken in float32 whatever x is; as two means over rows of channels, since
-    torch.var_mean is four times slower on a CPU with channels last.
+    All in float32, whatever x is: a map of nearly one value (as the constant's at the start) has
+    a scale so large that the shift of bfloat16 would be off by more than the style. Statistics
+    are two means over rows of channels, since torch.var_mean is four times slower on a CPU.
     """
+    n, c, h, w = x.shape
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2).float()  # [N, HW, C]
-    mean = pixels.mean(dim=1)
-    variance = (pixels.square().mean(dim=1) - mean.square()).clamp(min=0)
-    y_scale, y_shift = style.float().chunk(2, dim=1)  # [N, C] each
+    mean = pixels.mean(dim=1, keepdim=True)
+    variance = (pixels.square().mean(dim=1, keepdim=True) - mean.square()).clamp(min=0)
+    y_scale, y_shift = style.float()[:, None].chunk(2, dim=2)  # [N, 1, C] each
     scale = (1 + y_scale) * torch.rsqrt(variance + 1e-8)
-    shift = y_shift - mean * scale
-    scale, shift = (t.to(x.dtype)[:, :, None, None] for t in (scale, shift))
-    return torch.addcmul(shift, x, scale)
+    styled = torch.addcmul(y_shift - mean * scale, pixels, scale).to(x.dtype)
+    return styled.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class SynthesisLayer(nn.Module):

@@ -1,0 +1,70 @@
+"""What the repository promises of itself: small pieces, imports that go down, nobody's machine."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FUNCTION_LINES, MODULE_LINES = 60, 400
+PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benchmarks/*.py")])
+
+# Each file imports from the rows above its own. The last row is the scripts: none imports them.
+LEVELS = [
+    "command_line database growth images loss photos",
+    "dataset film model selection workers",
+    "checkpoint run_folder",
+    "sampling training",
+    "drawing meter",
+    "generate prepare_data train",
+]
+LEVEL = {name: level for level, row in enumerate(LEVELS) for name in row.split()}
+
+MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|Users|mnt|media)/\w")
+INDEX_URL = re.compile(
+    r"index[-_]url[ =\"']+(?!https://(?:pypi|download\.pytorch)\.org/)\S|trusted-hos[t]"
+)
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports anywhere, also within functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_functions_and_modules_keep_to_their_budgets(path: Path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MODULE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_imports_go_down_only(path: Path):
+    assert path.parent != ROOT or path.stem in LEVEL, "a new module needs its place in LEVELS"
+    level = LEVEL.get(path.stem, len(LEVELS) - 1)  # of demo/ and benchmarks/: that of the scripts
+    ours = imports(path) & LEVEL.keys()
+    assert [name for name in sorted(ours) if LEVEL[name] >= level] == []
+
+
+def test_no_tracked_file_names_a_machine():
+    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if git.returncode:
+        pytest.skip("not a git checkout")
+    for name in git.stdout.decode().split("\0")[:-1]:
+        try:
+            text = (ROOT / name).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):  # a picture; or removed, not committed
+            continue
+        for pattern in (MACHINE_PATH, INDEX_URL):
+            found = pattern.search(text)
+            assert not found, f"{name}: {found and found[0]}"

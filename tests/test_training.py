@@ -1,0 +1,441 @@
+"""Training steps: resumable bit for bit, each setting doing what it names, each network alone."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import checkpoint
+from checkpoint import CheckpointError
+from dataset import ImageBank
+from growth import Stage
+from images import fade, shrink, to_float
+from model import ModelConfig
+from training import (
+    Step,
+    TrainConfig,
+    TrainState,
+    discriminator_step,
+    ema_beta,
+    generator_step,
+    make_fakes,
+    penalty_weight,
+    prepare_reals,
+    step_rng,
+    train_step,
+)
+
+CPU = torch.device("cpu")
+WHOLE = Stage(8, 1.0)
+MODEL = ModelConfig(8, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
+SETTINGS = TrainConfig(
+    init_size=4,
+    max_size=8,
+    iterations=100,
+    batch=4,
+    phase=8,
+    lr=0.002,
+    d_lr=0.003,
+    loss="r1",
+    r1_gamma=1.0,
+    r1_every=2,
+    mixing=0.9,
+    ema=500,
+    mirror=True,
+    precision="fp32",
+    seed=3,
+)
+Banks = Callable[[int], ImageBank]
+
+
+def changed(**settings: Any) -> TrainConfig:
+    return dataclasses.replace(SETTINGS, **settings)
+
+
+def new_state(config: TrainConfig = SETTINGS, model: ModelConfig = MODEL) -> TrainState:
+    return TrainState(model, config, CPU)
+
+
+def new_step(config: TrainConfig = SETTINGS, stage: Stage = WHOLE, n: int = 0) -> Step:
+    return Step(config, stage, step_rng(config.seed, n, CPU))
+
+
+def trained(config: TrainConfig, banks: Banks, steps: int, state: Any = None) -> TrainState:
+    state = state or new_state(config)
+    for _ in range(steps):
+        train_step(state, config, banks(config.max_size))
+    return state
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every tensor and number under `value`, with the path to it."""
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from flat(value[key], f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for key, inner in enumerate(value):
+            yield from flat(inner, f"{name}.{key}")
+    else:
+        yield name, value
+
+
+def assert_same(a: Any, b: Any) -> None:
+    ours, theirs = dict(flat(a)), dict(flat(b))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        other = theirs[name]
+        is_tensor = isinstance(value, Tensor)
+        assert torch.equal(value, other) if is_tensor else value == other, name
+
+
+def weights(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def gradients(network: torch.nn.Module) -> list[Tensor]:
+    return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+
+# Resuming
+
+
+@pytest.mark.parametrize(
+    ("loss", "precision"), [("r1", "fp32"), ("wgan-gp", "fp32"), ("r1", "bf16"), ("r1", "fp16")]
+)
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_resumed_run_is_the_run_that_never_stopped(tiny_bank, tmp_path, loss, precision, stop):
+    """Four steps, the first two at 4 px and the others fading in 8 px; bit for bit."""
+    config = changed(loss=loss, precision=precision)
+    whole = trained(config, tiny_bank, 4)
+    first = trained(config, tiny_bank, stop)
+    checkpoint.save(tmp_path / "latest.pt", first.config, first.entries())
+    torch.manual_seed(99)
+    second = new_state(changed(precision=precision, seed=12345))  # what it draws is all replaced
+    second.restore(checkpoint.load(tmp_path / "latest.pt"))
+    assert_same(second.entries(), first.entries())
+    trained(config, tiny_bank, 4 - stop, second)
+    assert (whole.iteration, whole.nimg) == (4, 16)
+    assert_same(second.entries(), whole.entries())
+
+
+def test_a_step_reads_no_random_numbers_but_its_own(tiny_bank):
+    states = []
+    for seed in (1, 2):
+        state = new_state()
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        trained(SETTINGS, tiny_bank, 3, state)
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(state)
+    assert_same(states[0].entries(), states[1].entries())
+
+
+def test_the_whole_state_is_in_its_entries(tiny_bank):
+    state = trained(SETTINGS, tiny_bank, 1)
+    assert state.entries().keys() == {*state.parts, "iteration", "nimg"}
+    assert set(vars(state)) - state.entries().keys() == {"config", "device"}
+
+
+def test_step_random_numbers_follow_from_the_seed_and_the_iteration_alone():
+    def draw(seed: int, iteration: int) -> tuple[float, ...]:
+        return tuple(torch.randn(8, generator=step_rng(seed, iteration, CPU)).tolist())
+
+    pairs = [(seed, n) for seed in (0, 1, 2**63 - 1) for n in (0, 1, 2, 10**6)]
+    assert len({draw(*pair) for pair in pairs}) == len(pairs)
+    assert draw(1, 2) != draw(2, 1)
+    assert all(draw(*pair) == draw(*pair) for pair in pairs)
+
+
+# Settings
+
+OTHERS = {
+    "init_size": 8,
+    "max_size": 4,
+    "iterations": 7,
+    "batch": 8,
+    "phase": 100,
+    "lr": 0.001,
+    "d_lr": 0.001,
+    "loss": "wgan-gp",
+    "r1_gamma": 0.1,
+    "r1_every": 4,
+    "mixing": 0.0,
+    "ema": 0,
+    "mirror": False,
+    "precision": "bf16",
+    "seed": 4,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
+def test_every_setting_changes_what_a_run_learns(tiny_bank, name):
+    config = changed(**{name: OTHERS[name]})
+    state = new_state(config, dataclasses.replace(MODEL, resolution=config.max_size))
+    ours = dict(flat(trained(config, tiny_bank, 4, state).G_ema.state_dict()))
+    theirs = dict(flat(trained(SETTINGS, tiny_bank, 4).G_ema.state_dict()))
+    same = all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    assert same == (name == "iterations")  # for which the loop alone asks
+
+
+@pytest.mark.parametrize(("lr", "d_lr"), [(0.002, 0.003), (0.0005, 0.004)])
+def test_each_network_learns_at_the_rate_given_for_it(tiny_bank, lr, d_lr):
+    config = changed(lr=lr, d_lr=d_lr, init_size=8)
+    state = new_state(config)
+    before = {"G": weights(state.G), "D": weights(state.D)}
+    trained(config, tiny_bank, 1, state)
+    for name, rate in (("G", lr), ("D", d_lr)):
+        network = state.parts[name]
+        moves = [(p - before[name][key]).abs().max() for key, p in network.named_parameters()]
+        # Adam's first step is as long as the learning rate, whatever the gradient.
+        assert max(moves).item() == pytest.approx(rate, rel=0.02)
+        assert sorted(moves)[len(moves) // 2].item() == pytest.approx(rate, rel=0.05)
+
+
+def test_the_stage_follows_the_images_shown(tiny_bank):
+    config = changed(init_size=4, max_size=16, phase=4)
+    state = new_state(config, dataclasses.replace(MODEL, resolution=16))
+    seen: list[int] = []
+    for block in [*state.D.from_rgb.values()]:
+        block.register_forward_hook(lambda _, x, __: seen.append(x[0].shape[-1]))
+    sizes = []
+    for _ in range(6):
+        seen.clear()
+        train_step(state, config, tiny_bank(16))
+        sizes.append(max(seen))
+    assert sizes == [4, 8, 8, 16, 16, 16]
+    assert (state.iteration, state.nimg) == (6, 24)
+
+
+@pytest.mark.parametrize("mixing", [0.0, 1.0])
+def test_mixing_is_the_share_of_images_with_two_styles(mixing):
+    config = changed(mixing=mixing, batch=64, max_size=64)
+    state = new_state(config, dataclasses.replace(MODEL, resolution=64))
+    given: list[Tensor] = []
+    state.G.synthesis.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    with torch.no_grad():
+        images, w = make_fakes(state.G, new_step(config, Stage(16, 1.0)))
+    assert images.shape == (64, 3, 16, 16)
+    ws = given[0]
+    assert torch.equal(ws[:, 0], w)
+    differs = (ws[:, 1:] != ws[:, :-1]).any(dim=2)  # at which layers the style changes
+    assert differs.sum(dim=1).tolist() == [int(mixing)] * 64
+    borders = {row.nonzero().item() + 1 for row in differs if row.any()}
+    assert borders == (set(range(1, 6)) if mixing else set())  # among the six layers in use
+
+
+def test_photos_are_shown_as_they_are_without_mirroring(tiny_bank):
+    photos = tiny_bank(8).batch(0, 0, 24)
+    config = changed(mirror=False, batch=24)
+    assert torch.equal(prepare_reals(photos, new_step(config)), to_float(photos))
+    for stage in (Stage(4, 1.0), Stage(8, 0.25)):
+        expected = fade(shrink(to_float(photos), stage.resolution), stage.alpha)
+        assert torch.equal(prepare_reals(photos, new_step(config, stage)), expected)
+
+
+def test_mirroring_turns_about_half_of_the_photos_and_nothing_else(tiny_bank):
+    photos = tiny_bank(8).batch(0, 0, 24)
+    plain = to_float(photos)
+    turned = []
+    for n in range(20):
+        for image, photo in zip(prepare_reals(photos, new_step(n=n)), plain, strict=True):
+            turned.append(torch.equal(image, photo.flip(2)) and not torch.equal(image, photo))
+            assert turned[-1] or torch.equal(image, photo)
+    assert 0.4 < sum(turned) / len(turned) < 0.6
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_precision_is_that_of_convolutions_while_penalties_stay_in_float32(tiny_bank, precision):
+    config = changed(precision=precision, init_size=8)
+    state = new_state(config)
+    inner: dict[str, list[torch.dtype]] = {"G": [], "D": []}
+    state.G.synthesis.layers[-1].register_forward_hook(lambda *a: inner["G"].append(a[2].dtype))
+    state.D.conv.register_forward_hook(lambda *a: inner["D"].append(a[2].dtype))
+    stats = trained_stats(state, config, tiny_bank(8))
+    low, full = config.dtype, torch.float32
+    assert low == {"fp32": full, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert inner == {"G": [low, low], "D": [low, low, full, low]}
+    assert state.scaler.is_enabled() == (precision == "fp16")
+    assert {value.dtype for value in stats.values()} == {full}
+    assert {p.dtype for p in [*state.G.parameters(), *state.D.parameters()]} == {full}
+
+
+def trained_stats(state: TrainState, config: TrainConfig, bank: ImageBank) -> dict[str, Tensor]:
+    return train_step(state, config, bank)
+
+
+def test_figures_are_tensors_that_hold_no_graph(tiny_bank):
+    stats = trained_stats(new_state(), SETTINGS, tiny_bank(8))
+    assert stats.keys() == {"D_loss", "G_loss", "penalty", "real_logit", "fake_logit"}
+    assert all(value.dim() == 0 and not value.requires_grad for value in stats.values())
+
+
+# The average of G
+
+
+def test_the_half_life_of_the_average_is_in_images_and_grows_with_the_run():
+    config = changed(batch=10, ema=1000)
+    assert ema_beta(config, 10**6) ** (1000 / 10) == pytest.approx(0.5)
+    assert ema_beta(config, 20_000) == ema_beta(config, 10**9)
+    assert ema_beta(config, 10_000) ** (500 / 10) == pytest.approx(0.5)  # 5 % of the images
+    betas = [ema_beta(config, nimg) for nimg in range(10, 20_000, 10)]
+    assert betas == sorted(betas)
+    assert ema_beta(config, 10) < 1e-5
+
+
+def test_without_an_average_g_ema_is_g(tiny_bank):
+    state = trained(changed(ema=0), tiny_bank, 3)
+    assert_same(state.G.state_dict(), state.G_ema.state_dict())
+
+
+def test_the_average_moves_by_its_share_at_each_step(tiny_bank):
+    state = trained(SETTINGS, tiny_bank, 3)
+    before = weights(state.G_ema)
+    trained(SETTINGS, tiny_bank, 1, state)
+    beta = ema_beta(SETTINGS, state.nimg)
+    assert 0.001 < beta < 0.999
+    for name, parameter in state.G.named_parameters():
+        expected = beta * before[name] + (1 - beta) * parameter
+        torch.testing.assert_close(dict(state.G_ema.named_parameters())[name], expected)
+    assert torch.equal(state.G_ema.w_avg, state.G.w_avg)
+    assert not any(p.requires_grad for p in state.G_ema.parameters())
+
+
+# Penalties
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_r1_is_due_every_so_many_iterations_and_as_many_times_stronger(tiny_bank, every):
+    config = changed(r1_every=every, r1_gamma=0.8)
+    state = new_state(config)
+    has_penalty = ["penalty" in trained_stats(state, config, tiny_bank(8)) for _ in range(7)]
+    assert has_penalty == [n % every == 0 for n in range(7)]
+    for n, is_due in enumerate(has_penalty):
+        assert penalty_weight(config, n) == pytest.approx(0.4 * every if is_due else 0)
+
+
+def test_the_wasserstein_penalty_is_due_always_and_r1_never_without_gamma():
+    for n in range(5):
+        assert penalty_weight(changed(loss="wgan-gp"), n) == 10
+        assert penalty_weight(changed(r1_gamma=0.0), n) == 0
+
+
+def d_gradients(gamma: float, reals: Tensor) -> list[Tensor]:
+    config = changed(r1_gamma=gamma, r1_every=5)
+    state = new_state(config)
+    discriminator_step(state, new_step(config), reals)
+    return gradients(state.D)
+
+
+def test_r1_enters_the_gradient_of_d_with_its_weight(tiny_bank):
+    reals = to_float(tiny_bank(8).batch(0, 0, 4))
+    D = new_state().D
+    x = reals.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(D(x, WHOLE).sum(), x, create_graph=True)
+    penalty = slope.square().sum() / len(x)
+    used = [p for name, p in D.named_parameters() if not name.startswith("from_rgb.4")]
+    expected = torch.autograd.grad(0.8 / 2 * 5 * penalty, used, allow_unused=True)
+    for with_it, without, own in zip(
+        d_gradients(0.8, reals), d_gradients(0.0, reals), expected, strict=True
+    ):
+        own = torch.zeros_like(without) if own is None else own
+        torch.testing.assert_close(with_it - without, own, rtol=1e-3, atol=1e-5)
+
+
+# Two networks
+
+
+def test_each_step_moves_its_own_network_alone(tiny_bank):
+    state = trained(SETTINGS, tiny_bank, 1)
+    reals = to_float(tiny_bank(8).batch(0, 0, 4))
+    before = copy.deepcopy(state.entries())
+    old = gradients(state.G)
+    discriminator_step(state, new_step(), reals)
+    assert_same(gradients(state.G), old)
+    between = copy.deepcopy(state.entries())
+    for name in ("G", "G_ema", "opt_G"):
+        assert_same(before[name], between[name])
+    assert not torch.equal(before["D"]["conv.weight"], between["D"]["conv.weight"])
+    old = gradients(state.D)
+    generator_step(state, new_step())
+    after = state.entries()
+    for name in ("D", "opt_D", "G_ema"):
+        assert_same(between[name], after[name])
+    assert not torch.equal(before["G"]["synthesis.const"], after["G"]["synthesis.const"])
+    assert not torch.equal(before["G"]["w_avg"], after["G"]["w_avg"])
+    assert_same(gradients(state.D), old)
+    assert all(p.requires_grad for p in [*state.G.parameters(), *state.D.parameters()])
+
+
+@pytest.mark.parametrize("loss", ["r1", "wgan-gp"])
+def test_d_learns_to_tell_plain_photos_from_fakes(red_bank, loss):
+    config = changed(loss=loss, init_size=8, d_lr=0.003)
+    state = new_state(config)
+    for n in range(25):
+        reals = prepare_reals(red_bank.batch(0, n, 4), new_step(config, n=n))
+        stats = discriminator_step(state, new_step(config, n=n), reals)
+        state.iteration += 1
+    assert stats["real_logit"] > stats["fake_logit"] + 1
+    assert stats["D_loss"] < 0.7
+
+
+def test_g_learns_to_please_a_d_that_stands_still(red_bank):
+    config = changed(init_size=8, lr=0.005)
+    state = new_state(config)
+    for n in range(10):
+        discriminator_step(state, new_step(config, n=n), to_float(red_bank.batch(0, n, 4)))
+    losses = [generator_step(state, new_step(config, n=n))["G_loss"].item() for n in range(25)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+# Starting from another run
+
+
+def test_a_run_starts_from_a_smaller_one_with_the_layers_both_have(tiny_bank):
+    small = trained(changed(max_size=8), tiny_bank, 3)
+    model = dataclasses.replace(MODEL, resolution=16)
+    large, untouched = (new_state(changed(max_size=16, seed=8), model) for _ in range(2))
+    assert large.start_from(small.entries()) == []
+    for name in ("G", "G_ema", "D"):
+        own, old = large.parts[name].state_dict(), small.parts[name].state_dict()
+        new = untouched.parts[name].state_dict()
+        assert own.keys() > old.keys()
+        for key, value in own.items():
+            assert torch.equal(value, old[key] if key in old else new[key]), (name, key)
+    assert (large.iteration, large.nimg) == (0, 0)
+    trained(changed(max_size=16, init_size=16), tiny_bank, 1, large)
+
+
+def test_a_run_starts_from_a_larger_one_with_the_layers_it_needs(tiny_bank):
+    model = dataclasses.replace(MODEL, resolution=16)
+    large = trained(changed(max_size=16), tiny_bank, 2, new_state(changed(max_size=16), model))
+    small = new_state(changed(seed=8))
+    small.start_from(large.entries())
+    for key, value in small.G.state_dict().items():
+        assert torch.equal(value, large.G.state_dict()[key])
+
+
+def test_a_run_starts_from_a_snapshot_and_tells_that_d_is_new(tiny_bank):
+    old = trained(SETTINGS, tiny_bank, 3)
+    state, untouched = new_state(changed(seed=8)), new_state(changed(seed=8))
+    assert state.start_from({"G_ema": old.entries()["G_ema"]}) == ["D"]
+    assert_same(state.G.state_dict(), old.G_ema.state_dict())
+    assert_same(state.G_ema.state_dict(), old.G_ema.state_dict())
+    assert_same(state.D.state_dict(), untouched.D.state_dict())
+
+
+def test_a_run_does_not_start_from_another_width():
+    wide = new_state(model=dataclasses.replace(MODEL, width=0.06))
+    with pytest.raises(CheckpointError, match=r"G\.\S+ is \(.*\) there and \(.*\) here.*--width"):
+        new_state().start_from(wide.entries())
+
+
+def test_a_new_state_follows_from_the_seed_and_starts_with_g_as_its_average(tmp_path: Path):
+    first, again, other = new_state(), new_state(), new_state(changed(seed=4))
+    assert_same(first.entries(), again.entries())
+    assert not torch.equal(first.D.conv.weight, other.D.conv.weight)
+    assert_same(first.G.state_dict(), first.G_ema.state_dict())
