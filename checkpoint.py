@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -21,6 +22,8 @@ from model import Generator, ModelConfig
 FORMAT = 1
 LATEST = "latest.pt"
 PREVIOUS = "previous.pt"
+SIZES = [2**n for n in range(2, 11)]  # px, of images
+MAX_DEPTH = 8  # of dicts within dicts; Adam's state has 4
 
 
 class CheckpointError(Exception):
@@ -71,17 +74,48 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def first_not_finite(value: Any, name: str = "") -> str | None:
-    """Return the name of the first tensor under `value` that holds NaN or infinity, if any."""
-    if isinstance(value, torch.Tensor):
-        finite = not value.is_floating_point() or bool(value.isfinite().all())
-        return None if finite else name
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            found = first_not_finite(inner, f"{name}.{key}" if name else str(key))
-            if found:
-                return found
+def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor in nested dicts and lists with its dotted name.
+
+    Each dict and list is entered once, so a circle ends. Raises ValueError where they are too deep.
+    """
+    todo: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    seen = set()
+    while todo:
+        keys, value = todo.pop()
+        if len(keys) > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        if isinstance(value, torch.Tensor):
+            yield ".".join(keys), value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += reversed([((*keys, str(key)), inner) for key, inner in items])
+
+
+def first_not_finite(entries: dict[str, Any]) -> str | None:
+    """Return the name of the first tensor in `entries` that holds NaN or infinity, if any."""
+    for name, tensor in named_tensors(entries):
+        if not tensor.isfinite().all():
+            return name
     return None
+
+
+def is_plain(entries: dict[str, Any], size: int) -> bool:
+    """Return whether every tensor is an ordinary one whose numbers are all in a file of `size`.
+
+    A few bytes can else stand for a tensor of any size, and exotic kinds fail where they are used.
+    """
+    stored = {}
+    for _, tensor in named_tensors(entries):
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            return False
+        storage = tensor.untyped_storage()
+        expanded = tensor.numel() * tensor.element_size() > storage.nbytes()
+        if expanded or tensor.is_quantized or tensor.is_complex():
+            return False
+        stored[storage.data_ptr()] = storage.nbytes()
+    return sum(stored.values()) <= size
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -90,14 +124,20 @@ def load(path: Path) -> dict[str, Any]:
     The archive is checked before torch sees it: stored members only, no more bytes than the file
     has, every CRC32 right. Raises CheckpointError, whatever is wrong.
     """
-    check_archive(path)
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here; its advice must not be shown
-        raise not_ours(path) from error
-    if not isinstance(entries, dict) or not {"format", "model", "G_ema"} <= entries.keys():
+    with open_file(path) as file:  # once: a file replaced meanwhile is read whole, old or new
+        check_archive(path, file)
+        file.seek(0)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch's advice must not be shown
+                entries = torch.load(file, map_location="cpu", weights_only=True)
+            sound = isinstance(entries, dict) and {"format", "model", "G_ema"} <= entries.keys()
+            sound = sound and isinstance(entries["G_ema"], dict)
+            sound = sound and is_plain(entries, os.fstat(file.fileno()).st_size)
+        except Exception as error:  # a hostile file makes torch raise a dozen types
+            raise not_ours(path) from error
+    if not sound:
         raise not_ours(path)
-    if entries["format"] != FORMAT:
+    if not isinstance(entries["format"], int) or entries["format"] != FORMAT:
         raise CheckpointError(
             f"{path}: format {entries['format']!r}; this program reads {FORMAT}. Update Retrato"
         )
@@ -107,21 +147,26 @@ def load(path: Path) -> dict[str, Any]:
     return entries
 
 
-def check_archive(path: Path) -> None:
-    """Raise CheckpointError unless `path` is a sound zip archive such as torch.save writes."""
+def open_file(path: Path) -> IO[bytes]:
+    """Return the regular file at `path`, open; raise CheckpointError if it is none."""
     try:
-        status = path.stat()
+        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would hang
+            raise not_ours(path)
+        return open(path, "rb")
     except OSError as error:
         raise CheckpointError(
             f"{path}: {error.strerror}; expected a checkpoint or a run folder of train.py"
         ) from error
-    if not stat.S_ISREG(status.st_mode):  # a FIFO would hang
-        raise not_ours(path)
+
+
+def check_archive(path: Path, file: IO[bytes]) -> None:
+    """Raise CheckpointError unless `file` is a sound zip archive such as torch.save writes."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             stored = all(m.compress_type == zipfile.ZIP_STORED for m in members)
-            if not stored or sum(m.file_size for m in members) > status.st_size:
+            size = os.fstat(file.fileno()).st_size
+            if not stored or sum(m.file_size for m in members) > size:
                 raise not_ours(path)
             damaged = archive.testzip()
     except OSError as error:
@@ -165,13 +210,22 @@ def find(path: Path) -> Path:
 
     Raises CheckpointError for a folder with neither.
     """
+    return candidates(path)[0]
+
+
+def candidates(path: Path) -> list[Path]:
+    """Return `path`, or all checkpoints of a run folder: full states first, each newest first.
+
+    Raises CheckpointError for a folder with none.
+    """
     if not path.is_dir():
-        return path
-    snapshots = sorted((path / "snapshots").glob("*.pt"))
-    for candidate in [path / LATEST, path / PREVIOUS, *snapshots[::-1]]:
-        if candidate.exists():
-            return candidate
-    raise CheckpointError(f"{path}: no checkpoint in this folder; expected a run of train.py")
+        return [path]
+    snapshots = (path / "snapshots").glob("*.pt")
+    newest = sorted(snapshots, key=lambda p: (len(p.name), p.name), reverse=True)
+    found = [p for p in (path / LATEST, path / PREVIOUS, *newest) if p.exists()]
+    if not found:
+        raise CheckpointError(f"{path}: no checkpoint in this folder; expected a run of train.py")
+    return found
 
 
 def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[str, Any]]:
@@ -182,13 +236,13 @@ def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[st
     entries = load(path)
     config = read_config(path, entries)
     weights = entries.pop("G_ema")
-    stored = sum(t.numel() for t in weights.values() if isinstance(t, torch.Tensor))
     with torch.device("meta"):  # a config that lies about its size allocates nothing
         G = Generator(config)
-    if sum(t.numel() for t in G.state_dict().values()) != stored:
-        raise CheckpointError(f"{path}: the weights do not fit the stored config {config}")
+    difference = first_difference(G, weights)
+    if difference:
+        raise CheckpointError(f"{path}: {difference}")
     G = G.to_empty(device=device)
-    load_weights(G, weights, path)
+    G.load_state_dict(weights)
     return G.eval().requires_grad_(False), entries
 
 
@@ -196,8 +250,11 @@ def read_config(path: Path, entries: dict[str, Any]) -> ModelConfig:
     """Return the ModelConfig stored in `entries`; raise CheckpointError if it is not one."""
     try:
         config = ModelConfig(**entries["model"])
-        sizes = [config.resolution, config.z_dim, config.w_dim, config.mapping_layers]
-        sound = all(isinstance(n, int) and 0 < n <= 65536 for n in sizes) and 0 < config.width <= 64
+        sizes = [config.z_dim, config.w_dim, config.mapping_layers]
+        sound = type(config.resolution) is int and config.resolution in SIZES
+        sound = sound and all(type(n) is int and n > 0 for n in sizes)
+        sound = sound and max(sizes[:2]) <= 65536 and config.mapping_layers <= 64
+        sound = sound and isinstance(config.width, int | float) and 0 < config.width <= 64
     except TypeError:
         sound = False
     if not sound:
@@ -205,14 +262,14 @@ def read_config(path: Path, entries: dict[str, Any]) -> ModelConfig:
     return config
 
 
-def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
-    """Copy `weights` into `module`; raise CheckpointError naming the first difference."""
+def first_difference(module: torch.nn.Module, weights: dict[str, Any]) -> str | None:
+    """Return how `weights` first differ from what `module` holds, in name or shape, if at all."""
     own = module.state_dict()
     for name in [*own, *weights]:
-        here, there = own.get(name), weights.get(name)
-        if here is None or there is None or here.shape != there.shape:
-            shapes = [None if t is None else tuple(t.shape) for t in (there, here)]
-            raise CheckpointError(
-                f"{path}: {name} is {shapes[0]} in the file and {shapes[1]} in this model"
-            )
-    module.load_state_dict(weights)
+        there, here = (
+            tuple(t.shape) if isinstance(t, torch.Tensor) else "no tensor"
+            for t in (weights.get(name), own.get(name))
+        )
+        if there != here or here == "no tensor":
+            return f"{name} is {there} in the file and {here} in this model"
+    return None

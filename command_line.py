@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 MAX_SEED = 2**63 - 1
+PSI = 0.7  # truncation of samples unless told otherwise (Karras et al. 2019, sec. 2, fig. 2)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

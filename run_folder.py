@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from command_line import PSI
 from growth import Stage
 from images import grid, to_uint8, write_image
 from model import Generator
@@ -141,8 +142,12 @@ class SampleSheet:
 
     @torch.no_grad()
     def draw(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Tensor:
-        """Return uint8 images at the largest resolution, whatever the stage's is."""
-        images = G.synthesis(G.broadcast(G.mapping(self.z)), stage, self.noise, dtype)
+        """Return uint8 images at the largest resolution, whatever the stage's is.
+
+        Truncated as generate.py's are by default: what is seen here is what one gets there.
+        """
+        ws = G.truncate(G.broadcast(G.mapping(self.z)), PSI)
+        images = G.synthesis(ws, stage, self.noise, dtype)
         times = self.resolution // stage.resolution
         return to_uint8(images).repeat_interleave(times, 2).repeat_interleave(times, 3)
 

@@ -1,0 +1,200 @@
+"""What generate.py writes: the sample grid, single faces, style mixes and the film.
+
+Here sheets are laid out and written; what a picture is made of is sampling.py's, flags are
+generate.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from film import enlarge, write_film
+from images import grid, write_image
+from sampling import PARTS, Faces, SamplingError, replace_layers, walk
+
+MAX_SHEET = 2**26  # pixels of one picture: 8192 x 8192, what viewers still open
+MAX_FILM = 2**28  # pixels of all frames, which are held in memory: 0.8 GB
+FILM_PX = 256  # smaller frames are enlarged to it
+SHARED_NOISE = 0  # the seed of the noise of all mixes and film frames: only styles differ there
+
+
+class FlagError(Exception):
+    """A flag that does not suit the model; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to draw with, what was asked for, where it goes, and the bar that moves with it."""
+
+    faces: Faces
+    args: argparse.Namespace
+    out: Path
+    bar: tqdm[Any]
+
+    def path(self, name: str) -> Path:
+        """Return the path of a picture about to be written; its folder is there from now on."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        return self.out / name
+
+    def render(self, ws: Tensor, noise: list[Tensor]) -> Iterator[Tensor]:
+        """Yield uint8 images batch by batch, as Faces.render does; they share one noise."""
+        for batch in ws.split(self.faces.batch):
+            yield self.faces.render(batch, noise)
+            self.bar.update(len(batch))
+
+
+def draw_samples(job: Job) -> list[str]:
+    """Write sample.png and, if asked for, a file for each seed; return what was written."""
+    faces, args = job.faces, job.args
+    n_row, n_col = sample_grid(args, faces.stage.resolution)
+    shown: list[Tensor] = []
+    wanted = args.seeds if args.singles else args.seeds[: n_row * n_col]
+    for start in range(0, len(wanted), faces.batch):
+        batch = wanted[start : start + faces.batch]
+        images = faces.render(faces.ws(batch, args.psi), faces.noise(batch))
+        refuse_alike(images, batch, args.psi)
+        if start < n_row * n_col:
+            shown.append(images)
+        if args.singles:
+            for seed, image in zip(batch, images, strict=True):
+                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                write_image(picture, job.path(f"seed{seed:04d}.png"))
+        job.bar.update(len(batch))
+    sheet = torch.cat(shown)[: n_row * n_col]
+    path = job.path("sample.png")
+    write_image(grid(sheet, n_col), path)
+    lines = [f"{path}: {len(sheet):,} of {len(args.seeds):,} seeds"]
+    if args.singles:
+        first, last = (f"seed{seed:04d}.png" for seed in (wanted[0], wanted[-1]))
+        lines.append(f"{job.out / first} to {last}: {len(wanted):,} pictures")
+    return lines
+
+
+def sample_grid(args: argparse.Namespace, resolution: int) -> tuple[int, int]:
+    """Return the rows and columns of the sample grid; FlagError if it would be too large."""
+    n_col = min(args.n_col, len(args.seeds))
+    n_row = -(-len(args.seeds) // n_col)
+    fitting = MAX_SHEET // (n_col * resolution**2)
+    n_row = min(n_row, args.n_row or max(1, fitting))
+    if n_row > fitting:
+        raise FlagError(
+            f"--n_row, --n_col: {n_row} x {n_col} images of {resolution} px are too many for one "
+            f"picture; expected at most {MAX_SHEET // resolution**2:,} images"
+        )
+    return n_row, n_col
+
+
+def refuse_alike(images: Tensor, batch: Sequence[int], psi: float) -> None:
+    """Raise SamplingError if different seeds give one image, which no trained generator does."""
+    if len(set(batch)) > 1 and abs(psi) > 0.1 and bool((images == images[0]).all()):
+        raise SamplingError("all seeds give the same image; use another checkpoint")
+
+
+def choose_mixes(args: argparse.Namespace, faces: Faces) -> dict[str, range]:
+    """Return the layers of each mix by its name; FlagError where the model has none such.
+
+    If none are named, parts that this stage does not have are left out.
+    """
+    left, top = args.mix_seeds
+    cells = (len(left) + 1) * (len(top) + 1)
+    most = MAX_SHEET // faces.stage.resolution**2
+    if cells > most:
+        raise FlagError(f"--mix_seeds: {cells:,} images on a sheet; expected at most {most:,}")
+    mixes = {}
+    for name in args.mix_layers or PARTS:
+        if name in PARTS:
+            layers = faces.part(name)
+        else:
+            first, _, last = name.partition("-")
+            layers = range(int(first), int(last or first) + 1)
+        if layers and layers.stop <= faces.layers:
+            mixes[name] = layers
+        elif args.mix_layers:
+            raise FlagError(
+                f"--mix_layers {name}: expected layers within 0-{faces.layers - 1}, which are in "
+                f"use at {faces.stage.resolution} px"
+            )
+    return mixes
+
+
+def draw_mixes(job: Job, mixes: dict[str, range]) -> list[str]:
+    """Write a sheet for each mix, as figure 3 of Karras et al. 2019; return what was written."""
+    faces = job.faces
+    left, top = (faces.ws(chosen, job.args.psi) for chosen in job.args.mix_seeds)
+    noise = faces.noise([SHARED_NOISE])
+    left_faces, top_faces = (torch.cat(list(job.render(ws, noise))) for ws in (left, top))
+    lines = []
+    for name, layers in mixes.items():
+        rows = [replace_layers(faces.G, ws.expand_as(top), top, layers) for ws in left]
+        cells = torch.cat(list(job.render(torch.cat(rows), noise)))
+        path = job.path(f"mix_{name}.png")
+        write_image(mix_sheet(left_faces, top_faces, cells), path)
+        lines.append(f"{path}: layers {layers.start}-{layers.stop - 1} from the top row")
+    return lines
+
+
+def mix_sheet(left: Tensor, top: Tensor, cells: Tensor) -> Image.Image:
+    """Return the sheet of uint8 images [L, 3, R, R], [T, 3, R, R] and [L * T, 3, R, R].
+
+    The sources stand apart from the mixes; the corner between them is blank.
+    """
+    body, head, side = grid(cells, len(top)), grid(top, len(top)), grid(left, 1)
+    margin = max(2, left.shape[-1] // 8)
+    x, y = side.width + margin, head.height + margin
+    sheet = Image.new("RGB", (x + body.width, y + body.height), "white")
+    for picture, place in ((head, (x, 0)), (side, (0, y)), (body, (x, y))):
+        sheet.paste(picture, place)
+    return sheet
+
+
+def film_length(args: argparse.Namespace, resolution: int) -> int:
+    """Return the frames of the film, 0 if there is none; FlagError if they are too many."""
+    frames = len(args.film_seeds) * args.frames if args.film else 0
+    side = max(FILM_PX, resolution)
+    if frames > MAX_FILM // side**2:
+        raise FlagError(
+            f"--film: {frames:,} frames of {side} px; expected at most {MAX_FILM // side**2:,}. "
+            "Take fewer --seeds or --frames"
+        )
+    return frames
+
+
+def draw_film(job: Job) -> list[str]:
+    """Write the walk through w, with one noise for all frames; return what was written."""
+    faces, args = job.faces, job.args
+    ws = walk(faces.ws(args.film_seeds, args.psi)[:, 0], args.frames)
+    batches = job.render(faces.G.broadcast(ws), faces.noise([SHARED_NOISE]))
+    frames = [
+        enlarge(Image.fromarray(image.numpy()), FILM_PX)
+        for images in batches
+        for image in images.permute(0, 2, 3, 1).contiguous()
+    ]
+    path = job.path(f"film.{args.film}")
+    write_film(frames, path, args.fps)
+    return [f"{path}: {len(frames):,} frames, {len(frames) / args.fps:.0f} s"]
+
+
+def planned(args: argparse.Namespace, faces: Faces, mixes: int) -> int:
+    """Return how many images are to be rendered; FlagError if a sheet or film is too large."""
+    n_row, n_col = sample_grid(args, faces.stage.resolution)
+    samples = len(args.seeds) if args.singles else min(len(args.seeds), n_row * n_col)
+    left, top = map(len, args.mix_seeds)
+    sources = left + top
+    return samples + sources + mixes * left * top + film_length(args, faces.stage.resolution)
+
+
+def default_out(file: Path) -> Path:
+    """Return `generated` in the run folder of a checkpoint, or beside it if it is in none."""
+    folder = file.parent
+    if folder.absolute().name == "snapshots":
+        folder = folder.parent if folder.name else Path("..")
+    return folder / "generated"

@@ -1,0 +1,227 @@
+"""Command line: a checkpoint of train.py -> sample grid, style mixes, single faces and films.
+
+Here are the flags and what is told. The pictures are drawn by drawing.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from command_line import MAX_SEED, PSI, Parser, fail, integer, number
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    from sampling import Faces
+
+PROGRAM = "generate.py"
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+MAX_IMAGES = 1_000_000
+N_ROW, N_COL = 8, 8  # of the sample grid
+FILM_SEEDS = range(8)
+MIX_SEEDS = (range(6), range(6, 14))  # left and top
+PARTS = ("coarse", "middle", "fine")
+EXAMPLES = """\
+  python generate.py runs/faces
+  python generate.py runs/faces/snapshots/010000.pt --seeds 0-63,85 --singles --psi 1
+  python generate.py runs/faces --mix_seeds 3,5,8 20-29 --mix_layers coarse,0-1 --film webp
+
+Layers are numbered from 0, two for each resolution: 0-1 are of 4 px, 2-3 of 8 px, ... 8-9 of 64 px.
+coarse is the layers of 4 and 8 px (0-3), middle those of 16 and 32 px (4-7), fine all from 64 px up
+(8-9 in a model of 64 px). In a mix, the layers of --mix_layers are taken from the face above in
+the top row, all other layers from the face to the left; both faces are shown as they look with the
+noise of the mix. The same seed is the same picture, however many are made and with whatever flags
+but --psi. Pictures of the same names in the folder are replaced."""
+
+
+class Interrupted(BaseException):
+    """The script was asked to stop; its argument is the exit code."""
+
+
+def parser() -> Parser:
+    """Return the parser; here stands every default."""
+    made = Parser("Make pictures with a trained generator.", EXAMPLES)
+    made.prog = PROGRAM
+    ckpt = "file or run folder that train.py made; the size is read from it"
+    made.add_argument("checkpoint", type=Path, metavar="CKPT", help=ckpt)
+    add = made.add_argument
+    add("--out", type=Path, metavar="DIR", help="folder (default: `generated` in the run folder)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    psi = "truncation: 1 for full variety, towards 0 for the mean face"
+    add("--psi", type=number(-2, 2), default=PSI, metavar="X", help=psi)
+    add = made.add_argument_group("samples").add_argument
+    chosen = "such as 0-63,85 (default: from 0, as many as the grid holds; 0-7 for --film)"
+    add("--seeds", type=seeds, metavar="SEEDS", help=chosen)
+    n_row = "rows of sample.png at most (default: 8, or what --seeds need)"
+    add("--n_row", type=integer(1, 1000), metavar="N", help=n_row)
+    n_col = "images a row"
+    add("--n_col", type=integer(1, 1000), default=N_COL, metavar="N", help=n_col)
+    add("--singles", action="store_true", help="also write seed0085.png for each seed")
+    add = made.add_argument_group("style mixing").add_argument
+    mixed = "faces of the left column and of the top row (default: 0-5 6-13)"
+    add("--mix_seeds", type=seeds, nargs=2, metavar=("LEFT", "TOP"), help=mixed)
+    layers = "layers from the top face; with commas, a mix for each (default: coarse,middle,fine)"
+    add("--mix_layers", type=mix_layers, metavar="LAYERS", help=f"such as coarse,0-3: {layers}")
+    add = made.add_argument_group("films").add_argument
+    film = "also write a smooth closed walk through w from seed to seed: webp, gif or mp4"
+    add("--film", choices=["webp", "gif", "mp4"], metavar="FORMAT", help=film)
+    frames = "frames of --film from one seed to the next"
+    add("--frames", type=integer(1, 10_000), default=50, metavar="N", help=frames)
+    add("--fps", type=integer(1, 100), default=25, metavar="N", help="frames of --film a second")
+    progress = "also write progress.webp: the sample grids of the run folder, first to last"
+    add("--progress", action="store_true", help=progress)
+    return made
+
+
+def seeds(text: str) -> list[int]:
+    """Parse seeds such as 0-63,85; in their order, at most a million."""
+    found: list[range] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,19})(?:-(\d{1,19}))?", part, re.ASCII)
+        if not match:
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0-63,85")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last <= MAX_SEED:
+            raise argparse.ArgumentTypeError(f"{part!r} is not within 0..{MAX_SEED}, upwards")
+        found.append(range(first, last + 1))
+    count = sum(each.stop - each.start for each in found)
+    if count > MAX_IMAGES:
+        raise argparse.ArgumentTypeError(f"{count:,} seeds; expected at most {MAX_IMAGES:,}")
+    return [seed for each in found for seed in each]
+
+
+def mix_layers(text: str) -> list[str]:
+    """Parse what to mix: names of parts, layers and ranges of them, separated by commas."""
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", part, re.ASCII)
+        upward = match and int(match[1]) <= int(match[2] or match[1])
+        if part not in PARTS and not upward:
+            names = ", ".join(PARTS)
+            raise argparse.ArgumentTypeError(f"{part!r} is not {names}, nor layers such as 0-3")
+    return list(dict.fromkeys(text.split(",")))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the flags, as far as they can be checked without the model."""
+    made = parser()
+    args = made.parse_args(argv)
+    args.mix_seeds = args.mix_seeds or MIX_SEEDS
+    args.film_seeds = args.seeds or FILM_SEEDS
+    args.seeds = args.seeds or range((args.n_row or N_ROW) * args.n_col)
+    if args.film and len(args.film_seeds) < 2:
+        made.error("--film: one seed is no walk; expected two --seeds or more")
+    if args.film == "mp4" and not importlib.util.find_spec("av"):
+        made.error("--film mp4: needs the package av (pip install av); webp and gif need nothing")
+    if args.progress and not os.path.isdir(args.checkpoint):
+        made.error(f"--progress: {args.checkpoint} is not a folder; expected a run of train.py")
+    return args
+
+
+def draw_all(args: argparse.Namespace) -> list[str]:
+    """Make every picture asked for and return a line for each.
+
+    Raises FlagError, CheckpointError, SamplingError or OSError.
+    """
+    from tqdm import tqdm
+
+    from drawing import (
+        Job,
+        choose_mixes,
+        default_out,
+        draw_film,
+        draw_mixes,
+        draw_samples,
+        planned,
+    )
+    from film import progress_paths, write_progress
+    from sampling import choose_device, load_faces
+
+    history = progress_paths(args.checkpoint) if args.progress else []
+    faces, file, entries = load_faces(args.checkpoint, choose_device(args.device), tell)
+    mixes = choose_mixes(args, faces)
+    total = planned(args, faces, len(mixes))
+    say([describe(file, faces, entries)])
+    # The bar shows on a terminal only, and only when there is something to wait for.
+    hidden = None if total > 4 * faces.batch else True
+    with tqdm(total=total, unit=" images", leave=False, disable=hidden) as bar:
+        job = Job(faces, args, args.out or default_out(file), bar)
+        lines = draw_samples(job)
+        lines += draw_mixes(job, mixes)
+        if args.film:
+            lines += draw_film(job)
+    if history:
+        path = job.path("progress.webp")
+        write_progress(history, path)
+        lines.append(f"{path}: {len(history):,} sample grids")
+    return lines
+
+
+def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
+    """Return the line that says what the pictures are made with."""
+    resolution, alpha = faces.stage
+    iteration = entries.get("iteration")
+    after = f" after {iteration:,} iterations" if isinstance(iteration, int) else ""
+    fading = f" ({alpha:.0%} faded in)" if alpha < 1 else ""
+    return f"{file}: {resolution} px{fading}{after}, {faces.device}"
+
+
+def tell(line: str) -> None:
+    """Print a line that is no error on stderr."""
+    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
+
+
+def say(lines: list[str]) -> None:
+    """Print lines on stdout; if nobody reads them, the pictures are made all the same."""
+    try:
+        print("\n".join(lines).encode(errors="backslashreplace").decode(), flush=True)
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw, and end with one line if something is wrong."""
+    from checkpoint import CheckpointError
+    from drawing import FlagError
+    from sampling import SamplingError
+
+    try:
+        say(draw_all(args))
+    except FlagError as error:
+        parser().error(str(error))
+    except (CheckpointError, SamplingError, OSError) as error:
+        fail(PROGRAM, error)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        fail(PROGRAM, MemoryError("out of memory; try --device cpu, or fewer --seeds"))
+
+
+def interrupt(signum: int, _: FrameType | None) -> NoReturn:
+    """Raise Interrupted, once."""
+    for other in EXIT_CODES:
+        signal.signal(other, signal.SIG_IGN)  # cleaning up takes a moment: let it
+    raise Interrupted(EXIT_CODES[signum])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script."""
+    args = parse_args(argv)
+    for each in EXIT_CODES:
+        signal.signal(each, interrupt)
+    try:
+        run(args)
+    except Interrupted as interruption:
+        tell("interrupted; finished pictures stay")
+        raise SystemExit(interruption.args[0]) from None
+
+
+if __name__ == "__main__":
+    main()
