@@ -222,7 +222,7 @@ class Synthesis(nn.Module):
         `noise`: one [N, 1, r, r] for each layer in use, see `draw_noise`; None counts as zero.
         `dtype` is what the convolutions compute in.
         """
-        x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
+        x = self.const.expand(len(ws), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         last = 2 * stage.resolution.bit_length() - 4  # layers in use: 2 at 4 px, 4 at 8 px, ...
         below = x
@@ -230,6 +230,7 @@ class Synthesis(nn.Module):
             if i == last - 2:
                 below = x  # what ToRGB saw before this resolution came
             x = self.layers[i](x, ws[:, i], None if noise is None else noise[i])
+            x = x.to(dtype)  # layer 0 is in float32: the constant varies too little for less
         rgb = self.to_rgb[str(stage.resolution)](x).float()
         if stage.alpha == 1:
             return rgb
