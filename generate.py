@@ -127,10 +127,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def draw_all(args: argparse.Namespace) -> list[str]:
     """Make every picture asked for and return a line for each.
 
-    Raises FlagError, CheckpointError, SamplingError or OSError.
+    Raises FlagError, CheckpointError, DeviceError, SamplingError or OSError.
     """
     from tqdm import tqdm
 
+    from device import choose_device
     from drawing import (
         Job,
         choose_mixes,
@@ -141,7 +142,7 @@ def draw_all(args: argparse.Namespace) -> list[str]:
         planned,
     )
     from film import progress_paths, write_progress
-    from sampling import choose_device, load_faces
+    from sampling import load_faces
 
     history = progress_paths(args.checkpoint) if args.progress else []
     faces, file, entries = load_faces(args.checkpoint, choose_device(args.device), tell)
@@ -189,6 +190,7 @@ def say(lines: list[str]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draw, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
+    from device import DeviceError
     from drawing import FlagError
     from sampling import SamplingError
 
@@ -196,7 +198,7 @@ def run(args: argparse.Namespace) -> None:
         say(draw_all(args))
     except FlagError as error:
         parser().error(str(error))
-    except (CheckpointError, SamplingError, OSError) as error:
+    except (CheckpointError, DeviceError, SamplingError, OSError) as error:
         fail(PROGRAM, error)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error) and not isinstance(error, MemoryError):

@@ -22,7 +22,6 @@ from images import to_uint8
 from model import Generator
 
 BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one shape
-DEVICES = ("cpu", "cuda", "mps")
 # The resolutions whose layers each part has, first to last, px (Karras et al. 2019, sec. 3.1).
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1024)}
 Z, NOISE = 0, 1  # what the random numbers of a seed are for
@@ -156,20 +155,3 @@ def read_stage(path: Path, G: Generator, entries: dict[str, Any]) -> Stage:
     if not sound or (resolution == 4 and alpha < 1):
         raise CheckpointError(f"{path}: unusable stage {stored!r}")
     return Stage(resolution, float(alpha))
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the first of cuda, mps, cpu that is there."""
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
-        if name.partition(":")[0] not in DEVICES:
-            raise AssertionError(name)
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without it asserts
-        raise SamplingError(
-            f"--device {name}: not on this machine; expected cpu, cuda, cuda:N or mps"
-        ) from error
-    return device

@@ -90,11 +90,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     from checkpoint import CheckpointError
     from database import DataError
+    from device import DeviceError
     from run_folder import RunError
 
     try:
         raise SystemExit(run(args))
-    except (DataError, CheckpointError, RunError, OSError) as error:
+    except (DataError, CheckpointError, DeviceError, RunError, OSError) as error:
         fail("train.py", error)
 
 
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     import checkpoint
     import run_folder
     from dataset import ImageBank
+    from device import choose_device
     from model import ModelConfig
     from training import TrainState
 
@@ -141,40 +143,6 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the first of cuda, mps, cpu that is there."""
-    import torch
-
-    from run_folder import RunError
-
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without it asserts
-        raise RunError(
-            f"--device {name}: not on this machine; expected cpu, cuda, cuda:N or mps"
-        ) from error
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """Return `name`, or for `auto` the fastest that this device computes natively."""
-    import torch
-
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if native else "fp16"
-    if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
-    return "fp32"
-
-
 def train_config(
     args: argparse.Namespace, device: torch.device, before: dict[str, Any]
 ) -> TrainConfig:
@@ -182,6 +150,7 @@ def train_config(
 
     A run that goes on keeps the phase of `before`: a longer one must not move its growth.
     """
+    from device import choose_precision
     from training import TrainConfig
 
     doublings = (args.max_size // args.init_size).bit_length() - 1

@@ -290,7 +290,7 @@ def test_what_is_no_database_of_faces_is_one_line(
 def test_a_device_that_is_not_there_is_one_line(
     tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for device in ("cuda:9", "tpu", "nonsense"):
+    for device in ("cuda:9", "tpu", "meta", "nonsense"):
         assert run(tiny_lmdb, tmp_path / "run", "--device", device) == 1
         error = capsys.readouterr().err
         assert error.count("\n") == 1

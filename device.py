@@ -1,0 +1,47 @@
+"""Where to compute, and in what precision: the device and what it does natively."""
+
+from __future__ import annotations
+
+import torch
+
+KINDS = ("cpu", "cuda", "mps")
+
+
+class DeviceError(Exception):
+    """A device that is not there; the message is one line for the user."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is the first of cuda, mps, cpu that is there."""
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if not is_there(name):
+        raise DeviceError(
+            f"--device {name}: not on this machine; expected cpu, cuda, cuda:N or mps"
+        )
+    return torch.device(name)
+
+
+def is_there(name: str) -> bool:
+    """Return whether this machine can compute on the device called `name`."""
+    if name.partition(":")[0] not in KINDS:
+        return False
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):  # torch built without the device asserts
+        return False
+    return True
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return `name`, or for `auto` the fastest that this device computes natively."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp16"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+    return "fp32"
