@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
 MAX_SEED = 2**63 - 1
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 PSI = 0.7  # truncation of samples unless told otherwise (Karras et al. 2019, sec. 2, fig. 2)
 
 
@@ -41,6 +46,36 @@ def fail(program: str, error: BaseException) -> NoReturn:
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"{program}: error: {text}", file=sys.stderr)
     raise SystemExit(1)
+
+
+def tell(program: str, line: str) -> None:
+    """Print a line that is no error on stderr."""
+    print(f"{program}: {line}", file=sys.stderr, flush=True)
+
+
+def say(lines: list[str]) -> None:
+    """Print lines on stdout; if nobody reads them, the work is done all the same."""
+    try:
+        print("\n".join(lines).encode(errors="backslashreplace").decode(), flush=True)
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Interrupted(BaseException):
+    """The script was asked to stop; its argument is the exit code."""
+
+
+def stop_on_signals() -> None:
+    """Let the first SIGINT or SIGTERM raise Interrupted."""
+    for number in EXIT_CODES:
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    for other in EXIT_CODES:
+        signal.signal(other, signal.SIG_IGN)  # cleaning up takes a moment: let it
+    raise Interrupted(EXIT_CODES[number])
 
 
 def integer(low: int, high: int = 2**31) -> Callable[[str], int]:

@@ -9,20 +9,27 @@ import argparse
 import importlib.util
 import os
 import re
-import signal
-import sys
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from command_line import MAX_SEED, PSI, Parser, fail, integer, number
+from command_line import (
+    MAX_SEED,
+    PSI,
+    Interrupted,
+    Parser,
+    fail,
+    integer,
+    number,
+    say,
+    stop_on_signals,
+    tell,
+)
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from sampling import Faces
 
 PROGRAM = "generate.py"
-EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 MAX_IMAGES = 1_000_000
 N_ROW, N_COL = 8, 8  # of the sample grid
 FILM_SEEDS = range(8)
@@ -39,10 +46,6 @@ coarse is the layers of 4 and 8 px (0-3), middle those of 16 and 32 px (4-7), fi
 the top row, all other layers from the face to the left; both faces are shown as they look with the
 noise of the mix. The same seed is the same picture, however many are made and with whatever flags
 but --psi. Pictures of the same names in the folder are replaced."""
-
-
-class Interrupted(BaseException):
-    """The script was asked to stop; its argument is the exit code."""
 
 
 def parser() -> Parser:
@@ -145,7 +148,9 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     from sampling import load_faces
 
     history = progress_paths(args.checkpoint) if args.progress else []
-    faces, file, entries = load_faces(args.checkpoint, choose_device(args.device), tell)
+    faces, file, entries = load_faces(
+        args.checkpoint, choose_device(args.device), partial(tell, PROGRAM)
+    )
     mixes = choose_mixes(args, faces)
     total = planned(args, faces, len(mixes))
     say([describe(file, faces, entries)])
@@ -173,20 +178,6 @@ def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
     return f"{file}: {resolution} px{fading}{after}, {faces.device}"
 
 
-def tell(line: str) -> None:
-    """Print a line that is no error on stderr."""
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
-
-
-def say(lines: list[str]) -> None:
-    """Print lines on stdout; if nobody reads them, the pictures are made all the same."""
-    try:
-        print("\n".join(lines).encode(errors="backslashreplace").decode(), flush=True)
-    except OSError:
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def run(args: argparse.Namespace) -> None:
     """Draw, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
@@ -206,22 +197,14 @@ def run(args: argparse.Namespace) -> None:
         fail(PROGRAM, MemoryError("out of memory; try --device cpu, or fewer --seeds"))
 
 
-def interrupt(signum: int, _: FrameType | None) -> NoReturn:
-    """Raise Interrupted, once."""
-    for other in EXIT_CODES:
-        signal.signal(other, signal.SIG_IGN)  # cleaning up takes a moment: let it
-    raise Interrupted(EXIT_CODES[signum])
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    for each in EXIT_CODES:
-        signal.signal(each, interrupt)
+    stop_on_signals()
     try:
         run(args)
     except Interrupted as interruption:
-        tell("interrupted; finished pictures stay")
+        tell(PROGRAM, "interrupted; finished pictures stay")
         raise SystemExit(interruption.args[0]) from None
 
 

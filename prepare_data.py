@@ -9,20 +9,25 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import signal
 import stat
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from PIL import Image
 from tqdm import tqdm
 
-from command_line import MAX_SEED, Parser, fail, integer, resolution
+from command_line import (
+    MAX_SEED,
+    Interrupted,
+    Parser,
+    fail,
+    integer,
+    resolution,
+    say,
+    stop_on_signals,
+    tell,
+)
 from database import DataError, Writer, printable
 from photos import FORMATS, Recipe
 from selection import (
@@ -45,13 +50,8 @@ EXAMPLES = """  python prepare_data.py photos faces.lmdb
 Sources are searched with their subfolders. Links to files are followed, links to folders are not;
 names that begin with a dot are passed over in silence. The database also holds report.csv, with a
 line for each file left out, and contact_sheet.jpg, with 100 of its images."""
-EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SHEET_SIDE = 10  # images a row and a column
 SHEET_MARGIN = 2  # px
-
-
-class Interrupted(BaseException):
-    """The run was asked to stop; its argument is the exit code."""
 
 
 def store(
@@ -302,29 +302,18 @@ def _condition(text: str) -> Condition:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    for other in EXIT_CODES:
-        signal.signal(other, signal.SIG_IGN)  # cleaning up takes a moment: let it
-    raise Interrupted(EXIT_CODES[number])
-
-
 def main() -> None:
     """Run the command line."""
     args = read_arguments()
-    for number in EXIT_CODES:
-        signal.signal(number, _interrupt)
+    stop_on_signals()
     try:
         lines = prepare(args)
     except (DataError, SelectionError, WorkerLostError, OSError) as error:
         fail("prepare_data.py", error)
     except Interrupted as interruption:
-        print("prepare_data.py: interrupted; nothing was made", file=sys.stderr)
+        tell("prepare_data.py", "interrupted; nothing was made")
         raise SystemExit(interruption.args[0]) from None
-    try:
-        print("\n".join(lines), flush=True)
-    except OSError:  # nobody reads, yet the database is whole
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    say(lines)
 
 
 if __name__ == "__main__":

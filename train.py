@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import MAX_SEED, Parser, fail, integer, number, resolution
+from command_line import MAX_SEED, Parser, fail, integer, number, resolution, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from growth import Stage
     from training import TrainConfig, TrainState
 
+PROGRAM = "train.py"
 LOG_EVERY = 50  # iterations between records
 SAVE_SECONDS = 300.0  # latest.pt is at most this old
 MAY_CHANGE = {"iterations", "save_every", "sample_every", "lmdb", "device", "threads"}
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         raise SystemExit(run(args))
     except (DataError, CheckpointError, DeviceError, RunError, OSError) as error:
-        fail("train.py", error)
+        fail(PROGRAM, error)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,19 +122,13 @@ def run(args: argparse.Namespace) -> int:
         asked = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
         run_folder.write_config(args.out, asked, MAY_CHANGE)
         state = TrainState(ModelConfig(args.max_size, args.width), config, device)
-        entries = checkpoint.load_latest(args.out, tell)
+        entries = checkpoint.load_latest(args.out, partial(tell, PROGRAM))
         if entries:
             state.restore(entries)
         elif args.init_from:
             start_from(state, args.init_from)
         print(describe(state, config, bank), flush=True)
         return train(state, config, bank, args)
-
-
-def tell(line: str) -> None:
-    """Print a line that is no error on stderr."""
-
-    print(f"train.py: {line}", file=sys.stderr, flush=True)
 
 
 def threads() -> int:
@@ -185,7 +180,7 @@ def start_from(state: TrainState, path: Path) -> None:
     except checkpoint.CheckpointError as error:
         raise checkpoint.CheckpointError(f"--init_from {found}: {error}") from error
     anew = [f"; {name} is not in it and starts anew" for name in missing]
-    tell(f"weights from {found}{''.join(anew)}")
+    tell(PROGRAM, f"weights from {found}{''.join(anew)}")
 
 
 def describe(state: TrainState, config: TrainConfig, bank: ImageBank) -> str:
@@ -236,7 +231,9 @@ def train(state: TrainState, config: TrainConfig, bank: ImageBank, args: argpars
     meter.close()
     log.close()
     if signals.received:
-        tell(f"stopped at iteration {state.iteration:,}, saved; the same command continues")
+        tell(
+            PROGRAM, f"stopped at iteration {state.iteration:,}, saved; the same command continues"
+        )
         return 128 + signals.received
     print(f"done: {args.out}; see samples/ and try: python generate.py {args.out}")
     return 0

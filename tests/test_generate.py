@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import checkpoint
+import command_line
 import generate
 from drawing import mix_sheet
 from film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
@@ -31,7 +32,7 @@ FEW = ("--seeds", "0-3", "--mix_seeds", "0", "1", "--mix_layers", "coarse")
 
 @pytest.fixture(autouse=True)
 def _signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in generate.EXIT_CODES}
+    before = {number: signal.getsignal(number) for number in command_line.EXIT_CODES}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
