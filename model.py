@@ -56,7 +56,7 @@ class Dense(nn.Module):
 
     The parameter has unit variance and is scaled when used, so that Adam's steps are as large
     relative to every weight (Karras et al. 2018, sec. 4.1). The scale is Xavier's constant
-    (Glorot and Bengio 2010, eq. 12) and not He's, as the seed of this project has it.
+    (Glorot and Bengio 2010, eq. 12), as in the class project this grew from, not He's.
     """
 
     def __init__(self, n_in: int, n_out: int, gain: float = 1.0, lr_mul: float = 1.0) -> None:
