@@ -145,12 +145,18 @@ class Step(NamedTuple):
 
 
 def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats:
-    """Update D, then G, then G_ema, and move the clock on; return detached figures."""
+    """Update D, then G, then G_ema, and move the clock on; return detached figures.
+
+    One set of fakes serves both updates: G is not changed by D's, and its forward pass is saved.
+    """
     rng = step_rng(config.seed, state.iteration, state.device)
     step = Step(config, config.growth.at(state.nimg), rng)
     photos = bank.batch(config.seed, state.iteration, config.batch)
     reals = prepare_reals(photos, step)
-    stats = discriminator_step(state, step, reals) | generator_step(state, step)
+    fakes, w = make_fakes(state.G, step)
+    stats = discriminator_step(state, step, reals, fakes.detach())
+    stats |= generator_step(state, step, fakes)
+    state.G.track_w_avg(w)
     state.scaler.update()
     state.iteration += 1
     state.nimg += config.batch
@@ -187,13 +193,11 @@ def make_fakes(G: Generator, step: Step) -> tuple[Tensor, Tensor]:
     return G.synthesis(ws, stage, noise, config.dtype), w
 
 
-def discriminator_step(state: TrainState, step: Step, reals: Tensor) -> Stats:
-    """Update D on reals [N, 3, R, R] and fresh fakes."""
+def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tensor) -> Stats:
+    """Update D on reals and fakes, both [N, 3, R, R] and without gradient."""
     config, stage, _ = step
-    with torch.no_grad():
-        fakes, _ = make_fakes(state.G, step)
-    real_logits = state.D(reals.to(config.dtype), stage)
-    fake_logits = state.D(fakes.to(config.dtype), stage)
+    both = torch.cat([reals, fakes]).to(config.dtype)
+    real_logits, fake_logits = state.D(both, stage, lots=2).chunk(2)
     loss = D_LOSS[config.loss](real_logits, fake_logits)
     stats = {"D_loss": loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
     weight = penalty_weight(config, state.iteration)
@@ -218,26 +222,25 @@ def penalty_weight(config: TrainConfig, iteration: int) -> float:
 
 
 def gradient_penalty(D: Discriminator, step: Step, reals: Tensor, fakes: Tensor) -> Tensor:
-    """Return the loss's penalty, in float32: second derivatives lose too much below it."""
+    """Return the loss's penalty; in float32 instead of fp16, whose range is too small for it."""
     config, stage, rng = step
+    dtype = torch.float32 if config.precision == "fp16" else config.dtype
     if config.loss == "wgan-gp":
         points = between(reals, fakes, torch.rand(len(reals), generator=rng, device=rng.device))
-        return wgan_gradient_penalty(points, D(points, stage))
+        return wgan_gradient_penalty(points, D(points.to(dtype), stage))
     points = reals.detach().requires_grad_()
-    return r1_penalty(points, D(points, stage))
+    return r1_penalty(points, D(points.to(dtype), stage))
 
 
-def generator_step(state: TrainState, step: Step) -> Stats:
-    """Update G against D as it now is."""
+def generator_step(state: TrainState, step: Step, fakes: Tensor) -> Stats:
+    """Update G through its fakes [N, 3, R, R] against D as it now is."""
     config, stage, _ = step
     state.D.requires_grad_(False)
-    fakes, w = make_fakes(state.G, step)
     loss = G_LOSS[config.loss](state.D(fakes.to(config.dtype), stage))
     state.opt_G.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
     state.scaler.step(state.opt_G)
     state.D.requires_grad_(True)
-    state.G.track_w_avg(w)
     return {"G_loss": loss.detach()}
 
 

@@ -18,12 +18,11 @@ from model import (
     Mapping,
     ModelConfig,
     UpConv,
-    activate,
     blur,
-    instance_norm_and_style,
     update_ema,
     with_minibatch_std,
 )
+from styling import activate
 
 CONFIG = ModelConfig(32, 0.03, z_dim=32, w_dim=32, mapping_layers=3)
 FULL = Stage(32, 1.0)
@@ -39,7 +38,7 @@ def G() -> Generator:
     """A generator whose noise counts, unlike that of a new one."""
     G = Generator(CONFIG).requires_grad_(False)
     for layer in G.synthesis.layers:
-        layer.noise_strength.normal_(0, 0.3)
+        layer.noise_strength.normal_(0, 0.3 / layer.noise_scale)
     G.w_avg.normal_()
     return G
 
@@ -225,38 +224,6 @@ def test_the_blur_keeps_constants_inside_and_adds_its_bias():
 # Styles
 
 
-def test_adain_is_instance_norm_with_the_style_as_scale_and_shift():
-    x, style = 3 + 2 * torch.randn(4, 6, 8, 8), torch.randn(4, 12)
-    normal = F.instance_norm(x.double(), eps=1e-8)
-    expected = normal * (1 + style[:, :6, None, None]) + style[:, 6:, None, None]
-    for layout in (torch.contiguous_format, torch.channels_last):
-        y = instance_norm_and_style(x.contiguous(memory_format=layout), style)
-        torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_what_adain_puts_out_has_the_statistics_of_the_style():
-    x, style = 50 * torch.randn(4, 6, 16, 16) - 9, torch.randn(4, 12)
-    y = instance_norm_and_style(x, style)
-    std, mean = torch.std_mean(y, dim=(2, 3), correction=0)
-    torch.testing.assert_close(mean, style[:, 6:], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(std, (1 + style[:, :6]).abs(), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_adain_takes_its_statistics_in_float32_whatever_the_maps_are(dtype):
-    x, style = (8 + torch.randn(4, 6, 16, 16)).to(dtype), torch.zeros(4, 12)
-    y = instance_norm_and_style(x, style)
-    assert y.dtype == dtype
-    expected = F.instance_norm(x.double(), eps=1e-8)
-    assert (y - expected).abs().max() < 0.1
-
-
-def test_adain_of_maps_without_variance_is_the_shift_alone():
-    style = torch.randn(2, 6)
-    y = instance_norm_and_style(torch.ones(2, 3, 4, 4), style)
-    torch.testing.assert_close(y, style[:, 3:, None, None].expand_as(y), rtol=0, atol=5e-3)
-
-
 def test_only_the_direction_of_z_counts():
     mapping, z = Mapping(CONFIG), torch.randn(8, CONFIG.z_dim)
     torch.testing.assert_close(mapping(z * 7), mapping(z))
@@ -391,12 +358,12 @@ def test_a_stage_trains_all_its_layers_and_no_others(stage):
 
 
 def plain_minibatch_std(x: Tensor) -> Tensor:
-    """Groups of four are every (N / 4)th image; one number for each group."""
+    """Groups are (at most) four neighbours; one number for each group."""
     n = len(x)
     size = max(s for s in (1, 2, 4) if n % s == 0)
     extra = torch.empty(n, 1, *x.shape[2:], dtype=x.dtype)
-    for first in range(n // size):
-        members = list(range(first, n, n // size))
+    for first in range(0, n, size):
+        members = list(range(first, first + size))
         total, count = 0.0, 0
         for values in x[members].flatten(1).T.tolist():  # one pixel of one map, over the group
             mean = sum(values) / size
@@ -409,19 +376,22 @@ def plain_minibatch_std(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 8, 12, 16])
 def test_the_minibatch_deviation_is_that_of_loops_over_groups(n):
     x = torch.randn(n, 3, 4, 4) * torch.arange(1.0, n + 1).view(-1, 1, 1, 1)
-    torch.testing.assert_close(with_minibatch_std(x), plain_minibatch_std(x))
+    torch.testing.assert_close(with_minibatch_std(x, n), plain_minibatch_std(x))
 
 
 def test_the_minibatch_deviation_of_equal_images_is_nothing():
     x = torch.randn(1, 3, 4, 4).expand(4, -1, -1, -1)
-    assert with_minibatch_std(x)[:, 3].abs().max() < 2e-4
-    assert with_minibatch_std(torch.randn(4, 3, 4, 4))[:, 3].min() > 0.3
+    assert with_minibatch_std(x, 4)[:, 3].abs().max() < 2e-4
+    assert with_minibatch_std(torch.randn(4, 3, 4, 4), 4)[:, 3].min() > 0.3
 
 
-def test_two_equal_halves_of_a_batch_differ_as_much_as_one_half():
-    half = torch.randn(2, 3, 4, 4)
-    both = torch.cat([half, half])
-    torch.testing.assert_close(with_minibatch_std(both)[:2], with_minibatch_std(half))
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 8])
+def test_no_logit_depends_on_another_lot(n):
+    D = Discriminator(CONFIG).requires_grad_(False)
+    with torch.no_grad():
+        one, other = torch.randn(2, n, 3, 32, 32)
+        both = D(torch.cat([one, other]), FULL, lots=2)
+        torch.testing.assert_close(both, torch.cat([D(one, FULL), D(other, FULL)]))
 
 
 def test_d_sees_whether_fakes_lack_variety():
