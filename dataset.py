@@ -65,13 +65,13 @@ class ImageBank:
         self._threads.shutdown(cancel_futures=True)
         self._env.close()
 
-    def batch(self, seed: int, iteration: int, size: int) -> Tensor:
-        """Return the uint8 images [size, 3, R, R] of one iteration, on the device.
+    def batch(self, seed: int, iteration: int, size: int, part: slice = slice(None)) -> Tensor:
+        """Return the uint8 images [size, 3, R, R] of one iteration, or a part, on the device.
 
         They follow from the arguments alone: every epoch is a permutation of its own, drawn from
         the seed and the epoch's number, and iteration i takes the places i * size onward.
         """
-        indices = self.indices(seed, iteration, size)
+        indices = self.indices(seed, iteration, size)[part]
         if self.images is None:
             return torch.from_numpy(self._decode(indices)).to(self.device)
         chosen = torch.from_numpy(indices).to(self.images.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -136,10 +137,16 @@ def spread(weight: Tensor, factor: float) -> Tensor:
 
 def blur(x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x [N, C, H, W] through the binomial filter [1, 2, 1] both ways, plus a bias [C]."""
-    taps = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
-    kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
     bias = None if bias is None else bias.to(x.dtype)
+    kernel = binomial(x.dtype, x.device).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(x, kernel, bias, padding=1, groups=x.shape[1])
+
+
+@cache
+def binomial(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the 3 x 3 filter of `blur`; made once, since a GPU would be waited for."""
+    taps = torch.tensor([0.25, 0.5, 0.25], dtype=dtype, device=device)
+    return taps[:, None] * taps
 
 
 class SynthesisLayer(nn.Module):
@@ -266,9 +273,9 @@ class Generator(nn.Module):
         ]
 
     @torch.no_grad()
-    def track_w_avg(self, w: Tensor) -> None:
-        """Move `w_avg` toward the mean of w [N, w_dim]."""
-        self.w_avg.lerp_(w.mean(dim=0), 1 - W_AVG_DECAY)
+    def track_w_avg(self, w_mean: Tensor) -> None:
+        """Move `w_avg` toward the mean w [w_dim] of a batch."""
+        self.w_avg.lerp_(w_mean, 1 - W_AVG_DECAY)
 
 
 class DiscriminatorBlock(nn.Module):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import parallel
 from checkpoint import CheckpointError
 from dataset import ImageBank
 from growth import Growth, Stage
@@ -137,11 +138,12 @@ def step_rng(seed: int, iteration: int, device: torch.device) -> torch.Generator
 
 
 class Step(NamedTuple):
-    """What one iteration is made under."""
+    """What one iteration is made under; `part` are the rows of the batch computed here."""
 
     config: TrainConfig
     stage: Stage
     rng: torch.Generator
+    part: slice = slice(None)
 
 
 def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats:
@@ -150,13 +152,15 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
     One set of fakes serves both updates: G is not changed by D's, and its forward pass is saved.
     """
     rng = step_rng(config.seed, state.iteration, state.device)
-    step = Step(config, config.growth.at(state.nimg), rng)
-    photos = bank.batch(config.seed, state.iteration, config.batch)
+    step = Step(config, config.growth.at(state.nimg), rng, parallel.part(config.batch))
+    photos = bank.batch(config.seed, state.iteration, config.batch, step.part)
     reals = prepare_reals(photos, step)
     fakes, w = make_fakes(state.G, step)
     stats = discriminator_step(state, step, reals, fakes.detach())
     stats |= generator_step(state, step, fakes)
-    state.G.track_w_avg(w)
+    w_mean = w.detach().mean(dim=0)
+    parallel.average([w_mean, *stats.values()])
+    state.G.track_w_avg(w_mean)
     state.scaler.update()
     state.iteration += 1
     state.nimg += config.batch
@@ -166,11 +170,11 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
 
 def prepare_reals(photos: Tensor, step: Step) -> Tensor:
     """Return uint8 photos [N, 3, R, R] as D sees them: [-1, 1], half of them mirrored, faded."""
-    config, stage, rng = step
+    config, stage, rng, part = step
     images = shrink(to_float(photos), stage.resolution)
     if config.mirror:
-        flip = torch.rand(len(images), 1, 1, 1, generator=rng, device=rng.device) < 0.5
-        images = torch.where(flip, images.flip(3), images)
+        flip = torch.rand(config.batch, 1, 1, 1, generator=rng, device=rng.device) < 0.5
+        images = torch.where(flip[part], images.flip(3), images)
     return fade(images, stage.alpha)
 
 
@@ -180,22 +184,22 @@ def make_fakes(G: Generator, step: Step) -> tuple[Tensor, Tensor]:
     The border is drawn for each image among those of the layers in use (Karras et al. 2019,
     sec. 3.1).
     """
-    config, stage, rng = step
+    config, stage, rng, part = step
     n = config.batch
-    z = torch.randn(2 * n, G.config.z_dim, generator=rng, device=rng.device)
-    w, w_other = G.mapping(z).chunk(2)
+    z = torch.randn(2, n, G.config.z_dim, generator=rng, device=rng.device)
+    w, w_other = G.mapping(z[:, part].flatten(0, 1)).chunk(2)
     layers = 2 * stage.resolution.bit_length() - 4
     cutoff = torch.randint(1, layers, (n,), generator=rng, device=rng.device)
     mixed = torch.rand(n, generator=rng, device=rng.device) < config.mixing
     cutoff = torch.where(mixed, cutoff, G.config.num_ws)
-    ws = G.mix(G.broadcast(w), G.broadcast(w_other), cutoff)
-    noise = G.draw_noise(n, stage.resolution, rng)
+    ws = G.mix(G.broadcast(w), G.broadcast(w_other), cutoff[part])
+    noise = [each[part] for each in G.draw_noise(n, stage.resolution, rng)]
     return G.synthesis(ws, stage, noise, config.dtype), w
 
 
 def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tensor) -> Stats:
     """Update D on reals and fakes, both [N, 3, R, R] and without gradient."""
-    config, stage, _ = step
+    config, stage = step.config, step.stage
     both = torch.cat([reals, fakes]).to(config.dtype)
     real_logits, fake_logits = state.D(both, stage, lots=2).chunk(2)
     loss = D_LOSS[config.loss](real_logits, fake_logits)
@@ -206,6 +210,7 @@ def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tens
         loss = loss + weight * stats["penalty"]
     state.opt_D.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
+    parallel.average_gradients(state.D)
     state.scaler.step(state.opt_D)
     return {name: value.detach() for name, value in stats.items()}
 
@@ -222,23 +227,28 @@ def penalty_weight(config: TrainConfig, iteration: int) -> float:
 
 
 def gradient_penalty(D: Discriminator, step: Step, reals: Tensor, fakes: Tensor) -> Tensor:
-    """Return the loss's penalty; in float32 instead of fp16, whose range is too small for it."""
-    config, stage, rng = step
+    """Return the loss's penalty; in float32 instead of fp16, whose range is too small for it.
+
+    `D.forward` is D as it was written: compiled code cannot be differentiated twice.
+    """
+    config, stage, rng, part = step
     dtype = torch.float32 if config.precision == "fp16" else config.dtype
     if config.loss == "wgan-gp":
-        points = between(reals, fakes, torch.rand(len(reals), generator=rng, device=rng.device))
-        return wgan_gradient_penalty(points, D(points.to(dtype), stage))
+        t = torch.rand(config.batch, generator=rng, device=rng.device)
+        points = between(reals, fakes, t[part])
+        return wgan_gradient_penalty(points, D.forward(points.to(dtype), stage))
     points = reals.detach().requires_grad_()
-    return r1_penalty(points, D(points.to(dtype), stage))
+    return r1_penalty(points, D.forward(points.to(dtype), stage))
 
 
 def generator_step(state: TrainState, step: Step, fakes: Tensor) -> Stats:
     """Update G through its fakes [N, 3, R, R] against D as it now is."""
-    config, stage, _ = step
+    config, stage = step.config, step.stage
     state.D.requires_grad_(False)
     loss = G_LOSS[config.loss](state.D(fakes.to(config.dtype), stage))
     state.opt_G.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
+    parallel.average_gradients(state.G)
     state.scaler.step(state.opt_G)
     state.D.requires_grad_(True)
     return {"G_loss": loss.detach()}

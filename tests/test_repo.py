@@ -13,7 +13,7 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
-    "command_line database device growth images loss photos styling",
+    "command_line database device growth images loss parallel photos styling",
     "dataset film model selection workers",
     "checkpoint run_folder",
     "sampling training",

@@ -250,7 +250,9 @@ def test_mirroring_turns_about_half_of_the_photos_and_nothing_else(tiny_bank):
     plain = to_float(photos)
     turned = []
     for n in range(20):
-        for image, photo in zip(prepare_reals(photos, new_step(n=n)), plain, strict=True):
+        for image, photo in zip(
+            prepare_reals(photos, new_step(changed(batch=24), n=n)), plain, strict=True
+        ):
             turned.append(torch.equal(image, photo.flip(2)) and not torch.equal(image, photo))
             assert turned[-1] or torch.equal(image, photo)
     assert 0.4 < sum(turned) / len(turned) < 0.6

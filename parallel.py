@@ -1,0 +1,90 @@
+"""One run on several processes, started by torchrun: each computes its part of every batch.
+
+All of them draw the whole batch's random numbers and keep their own rows, so that N processes
+with batch / N images do what one does with the whole batch. Without torchrun there is one
+process, and nothing here has anything to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class ParallelError(Exception):
+    """Processes that cannot work together; the message is one line for the user."""
+
+
+def device_of_rank(name: str) -> str:
+    """Return the device that this process of torchrun's takes: `cuda` is its own card."""
+    if size() > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return name
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes (over NCCL on cards, else gloo); returns when all are there."""
+    if size() > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave() -> None:
+    """Part from the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return which of the processes this is; 0 alone writes."""
+    return int(os.environ.get("RANK", 0))
+
+
+def size() -> int:
+    """Return how many processes work on the run."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def part(batch: int) -> slice:
+    """Return the rows of a batch that this process computes."""
+    each = batch // size()
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes, in one message."""
+    tensors = list(tensors)
+    if size() == 1 or not tensors:
+        return
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    flat /= size()
+    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def average_gradients(network: torch.nn.Module) -> None:
+    """Make the gradients of the parts those of the whole batch, losses being means."""
+    average(p.grad for p in network.parameters() if p.grad is not None)
+
+
+def highest(number: int, device: torch.device) -> int:
+    """Return the highest of the processes' numbers."""
+    if size() == 1:
+        return number
+    value = torch.tensor(number, device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return int(value)
+
+
+def from_first(thing: Any) -> Any:
+    """Return what the first process holds."""
+    if size() == 1:
+        return thing
+    things = [thing]
+    dist.broadcast_object_list(things)
+    return things[0]

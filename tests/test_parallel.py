@@ -1,0 +1,86 @@
+"""Two processes with half of each batch do what one does with the whole of it."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import parallel
+
+ROOT = Path(__file__).parent.parent
+STEPS = """
+import sys, torch
+import parallel
+from dataset import ImageBank
+from model import ModelConfig
+from pathlib import Path
+from training import TrainConfig, TrainState, train_step
+
+torch.set_num_threads(1)
+parallel.join(torch.device("cpu"))
+loss, lmdb, out = sys.argv[1:]
+config = TrainConfig(
+    init_size=4, max_size=16, iterations=9, batch=8, phase=16, lr=0.002, d_lr=0.002, loss=loss,
+    r1_gamma=1.0, r1_every=2, mixing=0.9, ema=100, mirror=True, precision="fp32", seed=1,
+)
+bank = ImageBank(Path(lmdb), 16, torch.device("cpu"))
+state = TrainState(ModelConfig(16, 0.03, 16, 16, 2), config, torch.device("cpu"))
+stats = [train_step(state, config, bank) for _ in range(9)]
+if parallel.rank() == 0:
+    torch.save([state.G.state_dict(), state.D.state_dict(), state.G_ema.state_dict(), stats], out)
+parallel.leave()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def steps(processes: int, loss: str, lmdb: Path, out: Path) -> list[dict[str, torch.Tensor]]:
+    """Train in so many processes; return the weights and figures of the first."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(processes)}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-c", STEPS, loss, str(lmdb), str(out)]
+    running = [
+        subprocess.Popen(command, env={**env, "RANK": str(rank)}) for rank in range(processes)
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0] * processes
+    *weights, figures = torch.load(out, weights_only=True)
+    return [*weights, *figures]
+
+
+@pytest.mark.parametrize("loss", ["r1", "wgan-gp"])
+def test_two_processes_train_as_one_does_to_rounding(loss, tiny_lmdb, tmp_path):
+    one = steps(1, loss, tiny_lmdb, tmp_path / "one.pt")
+    two = steps(2, loss, tiny_lmdb, tmp_path / "two.pt")
+    for ours, theirs in zip(one[:3], two[:3], strict=True):  # G, D, G_ema
+        assert ours.keys() == theirs.keys()
+        change = sum((ours[name] - theirs[name]).square().sum() for name in ours)
+        assert change.sqrt() < 2e-3 * sum(p.square().sum() for p in ours.values()).sqrt()
+    for ours, theirs in zip(one[3:7], two[3:7], strict=True):  # Adam makes rounding grow later
+        for name, value in ours.items():
+            torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_one_process_alone_waits_for_nobody():
+    tensors = [torch.randn(3), torch.randn(2, 2)]
+    before = [t.clone() for t in tensors]
+    parallel.average(tensors)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
+    assert parallel.part(12) == slice(0, 12)
+    assert (parallel.highest(3, torch.device("cpu")), parallel.from_first("x")) == (3, "x")
+
+
+def test_the_parts_make_up_the_batch(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    rows = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        rows += range(24)[parallel.part(24)]
+    assert rows == list(range(24))
