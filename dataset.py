@@ -10,7 +10,7 @@ import io
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import lmdb
@@ -31,8 +31,8 @@ class ImageBank:
     """All the images of a database at one resolution, and endless batches of them.
 
     `images` is uint8 [N, 3, R, R] on the device, or in main memory if the device has no room, or
-    None if neither has: then each batch is decoded when it is asked for. An image stored larger
-    than `resolution` is reduced by exact means over squares. Raises DataError.
+    None if neither has: then batches are decoded, each while the one before it is in use. An
+    image stored larger than `resolution` is reduced by exact means over squares. Raises DataError.
     """
 
     images: Tensor | None
@@ -45,6 +45,8 @@ class ImageBank:
         self.device = torch.device(device)
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._threads = ThreadPoolExecutor(min(32, os.cpu_count() or 1))
+        self._reader = ThreadPoolExecutor(1)
+        self._ahead: tuple[list[int], Future[np.ndarray]] | None = None  # what is being decoded
         self._env = open_database(self.path)
         try:
             with self._env.begin() as txn:
@@ -62,6 +64,7 @@ class ImageBank:
 
     def close(self) -> None:
         """Close the database; only a bank without `images` needs it open."""
+        self._reader.shutdown(cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
         self._env.close()
 
@@ -73,9 +76,18 @@ class ImageBank:
         """
         indices = self.indices(seed, iteration, size)[part]
         if self.images is None:
-            return torch.from_numpy(self._decode(indices)).to(self.device)
+            following = self.indices(seed, iteration + 1, size)[part]
+            return torch.from_numpy(self._stream(indices, following)).to(self.device)
         chosen = torch.from_numpy(indices).to(self.images.device)
         return self.images[chosen].to(self.device)
+
+    def _stream(self, indices: np.ndarray, following: np.ndarray) -> np.ndarray:
+        """Return the images of `indices`, and have those of `following` decoded meanwhile."""
+        ahead, self._ahead = self._ahead, None
+        expected = ahead is not None and ahead[0] == indices.tolist()
+        images = ahead[1].result() if ahead and expected else self._decode(indices)
+        self._ahead = following.tolist(), self._reader.submit(self._decode, following)
+        return images
 
     def indices(self, seed: int, iteration: int, size: int) -> np.ndarray:
         """Return which images the batch of this iteration holds, int64 [size]."""

@@ -31,7 +31,7 @@ def finish(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> 
     Within, all is float32, whatever x is: a map of nearly one value (as the constant's at the
     start) has a scale so large that a shift in bfloat16 would be off by more than the style.
     """
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
         return Blockwise.apply(x, noise, strength, style)
     return plain(x, noise, strength, style)
 

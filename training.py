@@ -88,6 +88,14 @@ class TrainState:
         self.iteration = 0
         self.nimg = 0
 
+    def compile(self) -> None:
+        """Let G and D be compiled at their first call in each stage (and once more for alpha)."""
+        from torch import _dynamo  # takes a second to import
+
+        _dynamo.config.recompile_limit = 64  # the default of 8 would give up at the third stage
+        self.G.synthesis.compile()
+        self.D.compile()
+
     @property
     def parts(self) -> dict[str, Any]:
         """Return everything with a state_dict, by its name in the checkpoint."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -145,9 +146,30 @@ def test_without_memory_the_batches_are_decoded_as_needed_and_are_the_same(
     streamed = ImageBank(path, 8)
     assert streamed.images is None
     assert streamed.digest == bank.digest
-    for iteration in range(8):
+    for iteration in [*range(8), 3, 3, 9, 10]:
         assert torch.equal(streamed.batch(1, iteration, 6), bank.batch(1, iteration, 6))
+    half = slice(3, 6)
+    assert torch.equal(streamed.batch(1, 11, 6, half), bank.batch(1, 11, 6)[half])
     streamed.close()
+
+
+def test_a_batch_that_is_decoded_as_needed_is_ready_before_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "free_bytes", lambda _: 1000)
+    bank = ImageBank(ours(tmp_path / "a.lmdb"), 8)
+    decode, here = bank._decode, []
+
+    def watched(indices: np.ndarray) -> np.ndarray:
+        here.append(threading.current_thread() is threading.main_thread())
+        return decode(indices)
+
+    monkeypatch.setattr(bank, "_decode", watched)
+    for iteration in range(5):
+        bank.batch(1, iteration, 6)
+    bank.close()
+    assert here == [True] + [False] * (len(here) - 1)
+    assert len(here) >= 5
 
 
 def test_the_digest_names_the_data(tmp_path: Path) -> None:
