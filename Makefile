@@ -1,11 +1,12 @@
 # make demo: draws faces, prepares, trains, generates, on the CPU.  make test: ruff, mypy, pytest.
-# Both make .venv if it is missing and need only Python 3.11+, make and pip.
+# make bench [PEER=DIR]: measures speed and memory, beside a peer's where there is a checkout of it.
+# All make .venv if it is missing and need only Python 3.11+, make and pip.
 
 PYTHON ?= python3
 VENV := .venv/bin
 OUT ?= demo/out
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos
@@ -18,7 +19,12 @@ test: .venv/development
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy *.py demo/draw_faces.py
+	$(VENV)/mypy -p benchmarks
 	$(VENV)/pytest
+
+bench: .venv/runtime
+	for what in train_step growth prepare generate startup memory; do \
+	    $(VENV)/python -m benchmarks.$$what $(if $(PEER),--peer $(PEER)) || exit 1; echo; done
 
 .venv/runtime: requirements.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv

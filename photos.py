@@ -15,6 +15,9 @@ from PIL import Image
 
 # What cameras (MPO counts as JPEG), phones and the web make. EPS, say, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# A photo is decoded at least this many times as large as wanted: its square is that of the whole
+# photo to 45 dB (PSNR) or better, even for charts at the limit of resolution (doc/decisions.md).
+OVERSAMPLING = 4
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,16 +45,19 @@ class Recipe:
 
 def prepare_photo(path: str | bytes | os.PathLike[str], recipe: Recipe) -> list[bytes]:
     """Return the photo's square JPEGs, one for each size; raise PhotoError if there are none."""
-    image = open_photo(path)
+    # A photo too small for min_size is thereby decoded whole, and told with its true size.
+    image = open_photo(path, max(OVERSAMPLING * max(recipe.sizes), recipe.min_size))
     if min(image.size) < recipe.min_size:
         raise PhotoError(f"too small: {image.width} x {image.height} px")
     return [encode(square(image, size), recipe.quality) for size in recipe.sizes]
 
 
-def open_photo(path: str | bytes | os.PathLike[str]) -> Image.Image:
+def open_photo(path: str | bytes | os.PathLike[str], enough: int | None = None) -> Image.Image:
     """Return the photo in the file `path`, upright, mode RGB; raise PhotoError if it is none.
 
-    At most Image.MAX_IMAGE_PIXELS, about 89 million, are decoded.
+    With `enough`, in px, it may come at 1/2, 1/4 or 1/8 of its size, as long as neither side is
+    shorter than that: a JPEG is decoded so in a fraction of the time. A photo has at most
+    Image.MAX_IMAGE_PIXELS, about 89 million.
     """
     try:
         # Without O_NONBLOCK a named pipe would wait here for a writer, for ever.
@@ -64,10 +70,10 @@ def open_photo(path: str | bytes | os.PathLike[str]) -> Image.Image:
     with open(descriptor, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd metadata, which is thrown away
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return _decode(file)
+        return _decode(file, enough)
 
 
-def _decode(file: BinaryIO) -> Image.Image:
+def _decode(file: BinaryIO, enough: int | None) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError:
@@ -78,8 +84,7 @@ def _decode(file: BinaryIO) -> Image.Image:
         raise PhotoError(f"damaged: {error}") from None
     with image:
         try:
-            image.load()
-            upright = _upright(image)
+            upright = _upright(_load(image, enough))
             rgb = _rgb(upright)
         except PhotoError:
             raise
@@ -87,6 +92,22 @@ def _decode(file: BinaryIO) -> Image.Image:
             raise PhotoError(f"damaged: {error}") from None
     rgb.info = {}  # else Pillow would write the comment of the original into the copy
     return rgb
+
+
+def _load(image: Image.Image, enough: int | None) -> Image.Image:
+    """Load `image`, reduced if `enough` allows it; its centre and proportions stay."""
+    whole = image.size
+    drafted = image.draft(None, (enough, enough)) if enough else None  # None but for JPEGs
+    image.load()
+    if drafted is None or drafted[1][2:] == image.size:
+        return image
+    # Of 3001 px at 1/8 come 376, of which the photo fills 375.125. It is put into 375.
+    width, height = drafted[1][2:]
+    short = int(min(width, height))
+    pitch = min(width, height) / short
+    size = (whole[0] * short // min(whole), whole[1] * short // min(whole))
+    x, y = max(0, width - size[0] * pitch) / 2, max(0, height - size[1] * pitch) / 2
+    return image.resize(size, Image.Resampling.LANCZOS, (x, y, width - x, height - y))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -41,7 +40,7 @@ from selection import (
     select,
     spread,
 )
-from workers import WorkerLostError, Workers
+from workers import WorkerLostError, Workers, usable_cores
 
 EXAMPLES = """  python prepare_data.py photos faces.lmdb
   python prepare_data.py young old mix.lmdb --per_source 2500
@@ -219,7 +218,7 @@ def _parser() -> Parser:
     running.add_argument(
         "--workers",
         type=integer(1, 1024),
-        default=os.cpu_count() or 1,
+        default=usable_cores(),
         metavar="N",
         help="processes that prepare photos",
     )

@@ -14,6 +14,9 @@ from multiprocessing.connection import wait
 from photos import PhotoError, Recipe, prepare_photo
 
 CHUNK = 16  # photos that a worker takes at once: enough to hide the cost of sending them
+SHARES = (
+    4  # for each worker, at least: else a few large photos would keep one and leave others idle
+)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Outcome = list[bytes] | str  # one JPEG for each size, or why the photo is left out
@@ -31,6 +34,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(count, context, _start_worker)
         self._recipe = recipe
+        self._count = count
         self._most_in_flight = 4 * count
 
     def __enter__(self) -> "Workers":
@@ -48,9 +52,10 @@ class Workers:
         Raises WorkerLostError if a process dies, most often for want of memory.
         """
         in_flight: deque[Future[list[Outcome]]] = deque()
+        chunk = max(1, min(CHUNK, len(paths) // (SHARES * self._count)))
         try:
-            for start in range(0, len(paths), CHUNK):
-                in_flight.append(self._submit(paths[start : start + CHUNK]))
+            for start in range(0, len(paths), chunk):
+                in_flight.append(self._submit(paths[start : start + chunk]))
                 if len(in_flight) >= self._most_in_flight:
                     yield from in_flight.popleft().result()
             while in_flight:
@@ -69,6 +74,13 @@ class Workers:
             return self._pool.submit(_prepare_chunk, list(paths), self._recipe)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on: all, unless taskset or a queue gave fewer."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _prepare_chunk(paths: list[bytes], recipe: Recipe) -> list[Outcome]:

@@ -335,6 +335,13 @@ def test_the_records_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     assert names(tmp_path / "1.lmdb") == expected
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are not given out here")
+def test_there_are_as_many_workers_as_cores_that_may_be_used() -> None:
+    one = {min(os.sched_getaffinity(0))}
+    done = run("--help", preexec_fn=lambda: os.sched_setaffinity(0, one))
+    assert "processes that prepare photos (default: 1)" in " ".join(done.stdout.split())
+
+
 def test_per_source_takes_as_many_of_each_and_replaces_bad_ones(tmp_path: Path) -> None:
     photos(tmp_path / "young", 30)
     photos(tmp_path / "old", 30, first=100)

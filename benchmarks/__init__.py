@@ -1,0 +1,1 @@
+"""Speed and memory, measured: ours, and beside it that of a peer's checkout where there is one."""

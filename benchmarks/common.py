@@ -1,0 +1,155 @@
+"""What the benchmarks share: flags, alternating runs, ratios, the machine's peak, tables, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from command_line import Parser, integer
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    import torch
+
+ROOT = Path(__file__).parent.parent
+Clock = Callable[[], float]  # does something once, and returns the seconds that it took
+PEER = "a checkout of rosinality/style-based-gan-pytorch, to be measured beside"
+
+
+def parser(description: str, examples: str) -> Parser:
+    """Return a parser with the flags that all benchmarks have."""
+    made = Parser(description, examples)
+    made.add_argument("--peer", type=_peer, metavar="DIR", help=PEER)
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    rounds = "times that each side is measured, in turn"
+    made.add_argument("--rounds", type=integer(1, 1000), default=3, metavar="N", help=rounds)
+    return made
+
+
+def _peer(text: str) -> Path:
+    folder = Path(text).resolve()
+    if not (folder / "train.py").is_file() or not (folder / "model.py").is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} holds no train.py and model.py")
+    return folder
+
+
+class Spread(NamedTuple):
+    """The median of some figures, and the least and largest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+def paired(sides: Mapping[str, Clock], rounds: int) -> dict[str, list[float]]:
+    """Return the figures of each side, measured A B A B: what slows the machine slows them all."""
+    figures: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, measure in sides.items():
+            figures[name].append(measure())
+    return figures
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """Return the ratios of the figures that were measured in the same rounds."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return Spread(median(ratios), min(ratios), max(ratios))
+
+
+def compare(seconds: dict[str, list[float]], amount: float | None = None) -> dict[str, Any]:
+    """Return the median of each side, as `amount` a second if it is given, and the ratio."""
+    figures: dict[str, Any] = {side: median(times) for side, times in seconds.items()}
+    if amount is not None:
+        figures = {side: amount / time for side, time in figures.items()}
+    if "peer" in seconds:
+        figures["ratio"], *figures["ratio_range"] = ratio(seconds["peer"], seconds["ours"])
+    return figures
+
+
+def cells(figures: dict[str, Any]) -> list[str | None]:
+    """Return ours, the peer's and the ratio as they stand in a table."""
+    if "peer" not in figures:
+        return [f"{figures['ours']:.2f}", None, None]
+    spread = Spread(figures["ratio"], *figures["ratio_range"])
+    return [f"{figures['ours']:.2f}", f"{figures['peer']:.2f}", str(spread)]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return lines of aligned columns; None shows as a dash."""
+    cells = [header] + [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(lines)
+
+
+def finish(args: argparse.Namespace, lines: str, figures: dict[str, Any]) -> None:
+    """Print the table and write the figures where --json says."""
+    print(lines, flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def seconds_of(command: Sequence[object], folder: Path) -> float:
+    """Return how long a whole process takes, run in `folder`; RuntimeError if it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr.strip()[-500:]}")
+    return seconds
+
+
+def convolution_peak(dtype: torch.dtype) -> float:
+    """Return the FLOP/s of the machine's best 3 x 3 convolution, of 512 or 256 channels."""
+    import torch
+    import torch.nn.functional as F
+
+    best = 0.0
+    for channels, size in ((512, 16), (256, 32)):
+        x = torch.randn(16, channels, size, size, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3, dtype=dtype)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            F.conv2d(x, weight, padding=1)
+            for _ in range(5):
+                start = time.perf_counter()
+                F.conv2d(x, weight, padding=1)
+                seconds = time.perf_counter() - start
+                best = max(best, 2 * 9 * x.numel() * channels / seconds)
+    return best
+
+
+def draw_database(path: Path, count: int, sizes: Sequence[int]) -> Path:
+    """Return an LMDB of coloured noise, which both projects can read."""
+    import numpy as np
+    from PIL import Image
+
+    from database import Writer
+    from photos import encode
+
+    rng = np.random.default_rng(0)
+    with Writer(path, sizes, ["drawn"]) as writer:
+        for index in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+            images = [coarse.resize((size, size), Image.Resampling.BICUBIC) for size in sizes]
+            writer.add([encode(image, 95) for image in images], b"%d" % index, 0)
+    return path

@@ -1,0 +1,71 @@
+"""Seconds of generate.py for 64 samples and one mixing grid of 8 x 8, the whole process."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks import common
+from command_line import number, resolution
+
+EXAMPLES = """  python -m benchmarks.generate
+  python -m benchmarks.generate --peer style-based-gan-pytorch --json generate.json
+
+The generators are untrained: that makes no difference to the time. The peer has one width only."""
+
+
+def read_arguments() -> argparse.Namespace:
+    """Return the flags."""
+    parser = common.parser("Measure generate.py: 64 samples and one mixing grid.", EXAMPLES)
+    add = parser.add_argument
+    width = number(0, 4, above=True)
+    add("--width", type=width, default=1.0, metavar="X", help="as in train.py")
+    add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
+    return parser.parse_args()
+
+
+def our_checkpoint(path: Path, args: argparse.Namespace) -> None:
+    """Write a snapshot of a generator as it is before any training."""
+    import checkpoint
+    from growth import Stage
+    from model import Generator, ModelConfig
+
+    config = ModelConfig(args.resolution, args.width)
+    entries = {"G_ema": Generator(config).state_dict(), "iteration": 0, "nimg": 0}
+    checkpoint.save(path, config, {**entries, "stage": list(Stage(args.resolution, 1.0))})
+
+
+def commands(args: argparse.Namespace, folder: Path) -> dict[str, list[object]]:
+    """Return what each side runs, once its checkpoint is made."""
+    ours, peers = folder / "ours.pt", folder / "peer.model"
+    our_checkpoint(ours, args)
+    script: list[object] = [common.ROOT / "generate.py", ours, "--out", folder / "ours"]
+    script += ["--seeds", "0-63", "--mix_seeds", "64-71", "72-79", "--mix_layers", "coarse"]
+    sides: dict[str, list[object]] = {"ours": script}
+    if args.peer:
+        peer: list[object] = ["-m", "benchmarks.peer", args.peer]
+        common.seconds_of([*peer, "checkpoint", peers], folder)
+        flags = ["--size", args.resolution, "--n_row", 8, "--n_col", 8]
+        sides["peer"] = [*peer, "generate", *flags, peers]
+    return sides
+
+
+def main() -> None:
+    """Measure, print a table and write the figures."""
+    args = read_arguments()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runs = {
+            side: partial(common.seconds_of, command, folder)
+            for side, command in commands(args, folder).items()
+        }
+        figures = common.compare(common.paired(runs, args.rounds))
+    shown = f"generate.py, width {args.width:g}, {args.resolution} px, whole process"
+    lines = common.table(["ours, s", "peer, s", "ratio"], [common.cells(figures)])
+    common.finish(args, f"{shown}\n{lines}", figures)
+
+
+if __name__ == "__main__":
+    main()

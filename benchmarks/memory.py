@@ -1,0 +1,71 @@
+"""Peak memory of training, each side in a process of its own: the parameters to the last buffer."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+from command_line import integer, number, resolution
+
+EXAMPLES = """  python -m benchmarks.memory
+  python -m benchmarks.memory --batch 8 --peer style-based-gan-pytorch"""
+
+
+def read_arguments() -> argparse.Namespace:
+    """Return the flags."""
+    parser = common.parser("Measure the peak memory of training.", EXAMPLES)
+    add = parser.add_argument
+    width = number(0, 4, above=True)
+    add("--width", type=width, default=1.0, metavar="X", help="as in train.py")
+    add("--batch", type=integer(2, 4096), default=16, metavar="N", help="images an iteration")
+    add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
+    return parser.parse_args()
+
+
+def peak(side: str, args: argparse.Namespace, database: Path) -> float:
+    """Return the most memory, MB, that this process has had after two steps of a training."""
+    size = args.resolution
+    if side == "ours":
+        from benchmarks.ours import OurTraining
+
+        ours = OurTraining(database, args.width, args.batch, size, size)
+        for iteration in (0, 1):
+            ours.step(iteration)
+    else:
+        from benchmarks.peer import PeerTraining
+
+        peer = PeerTraining(args.peer, database, args.width, args.batch, size)
+        for _ in range(2):
+            peer.seconds()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # there it is in bytes
+
+
+def main() -> None:
+    """Measure, print a table and write the figures."""
+    args = read_arguments()
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        database = common.draw_database(Path(folder) / "faces", 64, [args.resolution])
+        for side in ["ours", "peer"] if args.peer else ["ours"]:
+            # A process that is started anew has no memory of another's.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, context) as process:
+                figures[side] = process.submit(peak, side, args, database).result()
+    if args.peer:
+        figures["ratio"] = figures["ours"] / figures["peer"]
+    shown = [f"{figures[key]:.2f}" if key in figures else None for key in ("ours", "peer", "ratio")]
+    title = f"training, width {args.width:g}, {args.resolution} px, batch {args.batch}"
+    lines = common.table(["ours, MB", "peer, MB", "ratio"], [shown])
+    common.finish(args, f"{title}\n{lines}", figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Seconds that a user waits: for each script's --help, and for the first step of a training."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks import common
+from command_line import integer, number
+
+SCRIPTS = ("prepare_data.py", "train.py", "generate.py")
+# train.py as it is, ended by force when its first training step is made.
+FIRST_STEP = """
+import os, sys, train, training
+step = training.train_step
+training.train_step = lambda *state: (step(*state), os._exit(0))
+train.main(sys.argv[1:])
+"""
+EXAMPLES = """  python -m benchmarks.startup
+  python -m benchmarks.startup --images 20000 --rounds 5"""
+
+
+def read_arguments() -> argparse.Namespace:
+    """Return the flags."""
+    parser = common.parser("Measure --help, and train.py up to its first step.", EXAMPLES)
+    add = parser.add_argument
+    width = number(0, 4, above=True)
+    add("--width", type=width, default=0.25, metavar="X", help="as in train.py")
+    add("--images", type=integer(16), default=5000, metavar="N", help="in the database, at 64 px")
+    return parser.parse_args()
+
+
+def first_step(args: argparse.Namespace, database: Path, folder: Path) -> float:
+    """Return the seconds from the command to the end of the first training step."""
+    flags = ["--out", tempfile.mkdtemp(dir=folder), "--width", args.width]
+    return common.seconds_of(["-c", FIRST_STEP, database, *flags], folder)
+
+
+def main() -> None:
+    """Measure, print a table and write the figures."""
+    args = read_arguments()
+    waits: dict[str, list[object]] = {
+        f"{script} --help": [common.ROOT / script, "--help"] for script in SCRIPTS
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        database = common.draw_database(folder / "faces", args.images, [64])
+        runs = {
+            wait: partial(common.seconds_of, command, folder) for wait, command in waits.items()
+        }
+        runs["first step of train.py"] = partial(first_step, args, database, folder)
+        seconds = common.paired(runs, args.rounds)
+    figures = {wait: median(times) for wait, times in seconds.items()}
+    rows = [[wait, f"{figure:.2f}"] for wait, figure in figures.items()]
+    common.finish(args, common.table(["", "seconds"], rows), figures)
+
+
+if __name__ == "__main__":
+    main()
