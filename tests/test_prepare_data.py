@@ -461,7 +461,7 @@ def test_single_photos_and_a_destination_within_the_source_are_taken(tmp_path: P
     assert names(tmp_path / "src" / "a.lmdb") == ["000001.png", *(f"{i:06d}.png" for i in range(3))]
     run("src", "src/a.lmdb", "--overwrite", cwd=tmp_path)
     assert len(names(tmp_path / "src" / "a.lmdb")) == 3
-    assert report(tmp_path / "src" / "a.lmdb") == {}
+    assert report(tmp_path / "src" / "a.lmdb") == {"a.lmdb": "a database"}
 
 
 def test_an_existing_destination_is_left_as_it_was(tmp_path: Path) -> None:
