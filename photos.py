@@ -74,6 +74,8 @@ def _decode(file: BinaryIO) -> Image.Image:
         raise PhotoError("not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoError("too many pixels") from None
+    except MemoryError:
+        raise
     except Exception as error:  # fed with damaged bytes, decoders raise anything at all
         raise PhotoError(f"damaged: {error}") from None
     with image:
@@ -81,7 +83,7 @@ def _decode(file: BinaryIO) -> Image.Image:
             image.load()
             upright = _upright(image)
             rgb = _rgb(upright)
-        except PhotoError:
+        except (PhotoError, MemoryError):
             raise
         except Exception as error:  # as above
             raise PhotoError(f"damaged: {error}") from None
