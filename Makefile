@@ -1,11 +1,12 @@
 # make demo: draws faces, prepares, trains, generates, on the CPU.  make test: ruff, mypy, pytest.
-# Both make .venv if it is missing and need only Python 3.11+, make and pip.
+# make test-faults: all that a run must survive, for some minutes.
+# All make .venv if it is missing and need only Python 3.11+, make and pip.
 
 PYTHON ?= python3
 VENV := .venv/bin
 OUT ?= demo/out
 
-.PHONY: demo test clean
+.PHONY: demo test test-faults clean
 
 demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos
@@ -19,6 +20,9 @@ test: .venv/development
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy *.py demo/draw_faces.py
 	$(VENV)/pytest
+
+test-faults: .venv/development
+	RETRATO_EXAMPLES=100 RETRATO_DAMAGES=3000 $(VENV)/pytest tests/faults -m "slow or not slow"
 
 .venv/runtime: requirements.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv

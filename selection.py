@@ -133,9 +133,11 @@ def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
         entered = []
         for name in subfolders:
             path = os.path.join(folder, name)
+            if name.startswith(b"."):
+                continue
             if os.path.islink(path):
                 report.leave_out(path, "a link to a folder")
-            elif not name.startswith(b"."):
+            else:
                 entered.append(name)
         subfolders[:] = entered
         paths = (os.path.join(folder, name) for name in files if not name.startswith(b"."))
