@@ -1,12 +1,13 @@
 # make demo: draws faces, prepares, trains, generates, on the CPU.  make test: ruff, mypy, pytest.
 # make bench [PEER=DIR]: measures speed and memory, beside a peer's where there is a checkout of it.
+# make test-faults: all that a run must survive, for some minutes.
 # All make .venv if it is missing and need only Python 3.11+, make and pip.
 
 PYTHON ?= python3
 VENV := .venv/bin
 OUT ?= demo/out
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-faults bench clean
 
 demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos
@@ -25,6 +26,9 @@ test: .venv/development
 bench: .venv/runtime
 	for what in train_step growth prepare generate startup memory; do \
 	    $(VENV)/python -m benchmarks.$$what $(if $(PEER),--peer $(PEER)) || exit 1; echo; done
+
+test-faults: .venv/development
+	RETRATO_EXAMPLES=100 RETRATO_DAMAGES=3000 $(VENV)/pytest tests/faults -m "slow or not slow"
 
 .venv/runtime: requirements.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv

@@ -55,11 +55,23 @@ def tell(program: str, line: str) -> None:
 
 def say(lines: list[str]) -> None:
     """Print lines on stdout; if nobody reads them, the work is done all the same."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print("\n".join(lines).encode(errors="backslashreplace").decode(), flush=True)
+        print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_standard_streams() -> None:
+    """Let no file of ours take the number of a standard stream that the caller has closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nothing = os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            os.set_inheritable(nothing, True)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - until the end
 
 
 class Interrupted(BaseException):
@@ -72,9 +84,14 @@ def stop_on_signals() -> None:
         signal.signal(number, _interrupt)
 
 
+def ignore_signals() -> None:
+    """Let SIGINT and SIGTERM pass: what is left takes a moment, and is to be done whole."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    for other in EXIT_CODES:
-        signal.signal(other, signal.SIG_IGN)  # cleaning up takes a moment: let it
+    ignore_signals()
     raise Interrupted(EXIT_CODES[number])
 
 

@@ -65,6 +65,7 @@ class Writer:
     def __init__(
         self, path: Path, sizes: Sequence[int], sources: Sequence[str], overwrite: bool = False
     ) -> None:
+        path = path.resolve() if path.is_symlink() else path  # what it points to is replaced
         self.path = path
         self.sizes = list(sizes)
         self.sources = list(sources)
@@ -91,6 +92,9 @@ class Writer:
             self._restore()
             _refuse_to_replace(self.path, self.overwrite)
             self._env = lmdb.open(str(self.folder), map_size=2**26, sync=False, metasync=False)
+        except lmdb.Error as error:
+            self._discard()
+            raise self.unwritable(error) from None
         except BaseException:
             self._discard()
             raise
@@ -113,6 +117,11 @@ class Writer:
         self._commit()
         with self._env.begin() as txn:
             return get(txn, record_key(size, index)) or b""
+
+    def flush(self) -> None:
+        """Wait until what was added is on the disk; leaving is quick then."""
+        self._commit()
+        self._env.sync(True)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
@@ -145,7 +154,7 @@ class Writer:
             self._rename()
             _fsync(self.path.parent)
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self.unwritable(error) from None
 
     def _rename(self) -> None:
         _refuse_to_replace(self.path, self.overwrite)
@@ -164,20 +173,26 @@ class Writer:
             self._retired.rename(self.path)
 
     def _commit(self) -> None:
-        while True:
-            try:
-                with self._env.begin(write=True) as txn:
-                    for key, value in self._pending:
-                        txn.put(key, value)
-                break
-            except lmdb.MapFullError:
+        try:
+            while not self._put_pending():
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
-            except lmdb.Error as error:
-                raise self._unwritable(error) from None
+        except lmdb.Error as error:
+            raise self.unwritable(error) from None
         self._pending.clear()
         self._pending_bytes = 0
 
-    def _unwritable(self, error: Exception) -> DataError:
+    def _put_pending(self) -> bool:
+        """Return whether the map had room for them."""
+        try:
+            with self._env.begin(write=True) as txn:
+                for key, value in self._pending:
+                    txn.put(key, value)
+        except lmdb.MapFullError:
+            return False
+        return True
+
+    def unwritable(self, error: Exception) -> DataError:
+        """Return what to raise where writing fails."""
         # LMDB calls a full disk an input/output error, so the room that is left is told beside it.
         free_mb = shutil.disk_usage(self.path.parent).free / 1e6
         return DataError(
@@ -186,7 +201,8 @@ class Writer:
         )
 
     def _discard(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if _is_open(self._lock, self.folder):  # else it was renamed, and that one is another run's
+            shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
 
@@ -204,12 +220,17 @@ def _lock_folder(folder: Path, path: Path) -> int:
                 "Wait for it, or choose another name"
             ) from None
         # The run that held the lock before us may have renamed its folder into place meanwhile.
-        if folder.exists() and os.path.samestat(os.fstat(lock), folder.stat()):
+        if _is_open(lock, folder):
             break
         os.close(lock)
     for stale in folder.iterdir():
         stale.unlink()
     return lock
+
+
+def _is_open(descriptor: int, path: Path) -> bool:
+    """Return whether `path` still leads to what the descriptor was opened on."""
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 def _refuse_to_replace(path: Path, overwrite: bool) -> None:
@@ -279,7 +300,9 @@ def open_database(path: Path) -> lmdb.Environment:
             f"database of faces (a folder with data.mdb). {make_one}"
         )
     try:
-        env = lmdb.open(str(path), readonly=True, create=False, lock=False, readahead=False)
+        # A map as large as the file: it is against the map that LMDB checks damaged offsets.
+        size = max(1, file.stat().st_size)
+        env = lmdb.open(str(path), size, readonly=True, create=False, lock=False, readahead=False)
     except lmdb.Error as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise DataError(

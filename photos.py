@@ -80,13 +80,15 @@ def _decode(file: BinaryIO, enough: int | None) -> Image.Image:
         raise PhotoError("not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PhotoError("too many pixels") from None
+    except MemoryError:
+        raise
     except Exception as error:  # fed with damaged bytes, decoders raise anything at all
         raise PhotoError(f"damaged: {error}") from None
     with image:
         try:
             upright = _upright(_load(image, enough))
             rgb = _rgb(upright)
-        except PhotoError:
+        except (PhotoError, MemoryError):
             raise
         except Exception as error:  # as above
             raise PhotoError(f"damaged: {error}") from None

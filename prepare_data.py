@@ -21,7 +21,9 @@ from command_line import (
     Interrupted,
     Parser,
     fail,
+    ignore_signals,
     integer,
+    open_standard_streams,
     resolution,
     say,
     stop_on_signals,
@@ -46,9 +48,10 @@ EXAMPLES = """  python prepare_data.py photos faces.lmdb
   python prepare_data.py young old mix.lmdb --per_source 2500
   python prepare_data.py celeba old.lmdb --table list_attr_celeba.txt --where Young=-1
 
-Sources are searched with their subfolders. Links to files are followed, links to folders are not;
-names that begin with a dot are passed over in silence. The database also holds report.csv, with a
-line for each file left out, and contact_sheet.jpg, with 100 of its images."""
+Sources are searched with their subfolders. Links to files are followed; links to folders, and
+databases of earlier runs, are not searched; names that begin with a dot are passed over in silence.
+The database also holds report.csv, with a line for each file left out, and contact_sheet.jpg, with
+100 of its images."""
 SHEET_SIDE = 10  # images a row and a column
 SHEET_MARGIN = 2  # px
 
@@ -111,7 +114,7 @@ def prepare(args: argparse.Namespace) -> list[str]:
     recipe = Recipe(args.sizes, args.quality, args.min_size)
     names = [printable(source.resolve().name) for source in args.sources]
     with Writer(args.dst, args.sizes, names, args.overwrite) as writer:
-        sources = [find_photos(i, s, args.dst, report) for i, s in enumerate(args.sources)]
+        sources = [find_photos(i, s, report) for i, s in enumerate(args.sources)]
         total = sum(map(len, sources))
         for wanted in lists + tables:
             sources = select(sources, wanted, report)
@@ -126,8 +129,13 @@ def prepare(args: argparse.Namespace) -> list[str]:
                 for _ in store(photos, args, writer, workers, report):
                     bar.update()
         _refuse_nothing(args.sources, writer.count, report)
-        report.save(writer.folder / "report.csv")
-        contact_sheet(writer).save(writer.folder / "contact_sheet.jpg", quality=95)
+        try:
+            report.save(writer.folder / "report.csv")
+            contact_sheet(writer).save(writer.folder / "contact_sheet.jpg", quality=95)
+        except OSError as error:
+            raise writer.unwritable(error) from None
+        writer.flush()
+        ignore_signals()
     return _summary(args, total, writer.count, report, time.monotonic() - started)
 
 
@@ -303,8 +311,10 @@ def _condition(text: str) -> Condition:
 
 def main() -> None:
     """Run the command line."""
+    open_standard_streams()
     args = read_arguments()
     stop_on_signals()
+    tqdm.monitor_interval = 0  # a thread that only redraws bars that stand still
     try:
         lines = prepare(args)
     except (DataError, SelectionError, WorkerLostError, OSError) as error:

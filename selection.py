@@ -112,10 +112,10 @@ class Report:
             csv.writer(file).writerows([("file", "reason"), *self.rows])
 
 
-def find_photos(index: int, source: Path, dst: Path, report: Report) -> list[Photo]:
+def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
     """Return the files of source number `index`, sorted by the bytes of their paths.
 
-    The folder `dst` is not searched, nor links to folders, nor what begins with a dot.
+    Databases are not searched, nor links to folders, nor what begins with a dot.
     """
     root = os.fsencode(source)
     if not source.is_dir():
@@ -126,24 +126,23 @@ def find_photos(index: int, source: Path, dst: Path, report: Report) -> list[Pho
         report.leave_out(os.fsencode(error.filename), f"cannot be read: {error.strerror}")
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
+        if b"data.mdb" in files:  # its contact sheet is no photo
+            report.leave_out(folder, "a database")
+            subfolders.clear()
+            continue
         entered = []
         for name in subfolders:
             path = os.path.join(folder, name)
+            if name.startswith(b"."):
+                continue
             if os.path.islink(path):
                 report.leave_out(path, "a link to a folder")
-            elif not name.startswith(b".") and not _is_same(path, dst):
+            else:
                 entered.append(name)
         subfolders[:] = entered
         paths = (os.path.join(folder, name) for name in files if not name.startswith(b"."))
         found += [os.path.relpath(path, root) for path in paths]
     return [Photo(index, root, relative) for relative in sorted(found)]
-
-
-def _is_same(folder: bytes, dst: Path) -> bool:
-    try:
-        return os.path.samefile(folder, dst)
-    except OSError:
-        return False
 
 
 def select(sources: list[list[Photo]], wanted: Wanted, report: Report) -> list[list[Photo]]:

@@ -14,9 +14,7 @@ from multiprocessing.connection import wait
 from photos import PhotoError, Recipe, prepare_photo
 
 CHUNK = 16  # photos that a worker takes at once: enough to hide the cost of sending them
-SHARES = (
-    4  # for each worker, at least: else a few large photos would keep one and leave others idle
-)
+SHARES = 4  # for each worker, at least: else a few large photos would leave others idle
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Outcome = list[bytes] | str  # one JPEG for each size, or why the photo is left out
@@ -35,36 +33,54 @@ class Workers:
         self._pool = ProcessPoolExecutor(count, context, _start_worker)
         self._recipe = recipe
         self._count = count
+        self._in_flight: deque[Future[list[Outcome]]] = deque()
         self._most_in_flight = 4 * count
+        self._lost = False
 
     def __enter__(self) -> "Workers":
+        threading.excepthook = self._lose
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             for process in multiprocessing.active_children():
                 process.kill()
-        self._pool.shutdown(cancel_futures=True)
+        with contextlib.suppress(RuntimeError):  # it waits for a thread that could not be started
+            self._pool.shutdown(cancel_futures=True)
+        threading.excepthook = threading.__excepthook__
 
     def prepare(self, paths: Sequence[bytes]) -> Iterator[Outcome]:
         """Yield what became of each photo, in their order.
 
         Raises WorkerLostError if a process dies, most often for want of memory.
         """
-        in_flight: deque[Future[list[Outcome]]] = deque()
         chunk = max(1, min(CHUNK, len(paths) // (SHARES * self._count)))
         try:
             for start in range(0, len(paths), chunk):
-                in_flight.append(self._submit(paths[start : start + chunk]))
-                if len(in_flight) >= self._most_in_flight:
-                    yield from in_flight.popleft().result()
-            while in_flight:
-                yield from in_flight.popleft().result()
-        except BrokenProcessPool:
+                self._in_flight.append(self._submit(paths[start : start + chunk]))
+                if len(self._in_flight) >= self._most_in_flight:
+                    yield from self._next()
+            while self._in_flight:
+                yield from self._next()
+        except (BrokenProcessPool, MemoryError):
             raise WorkerLostError(
                 "--workers: one of the processes died, most often for want of memory; expected all "
                 "to live. Free some memory, or use fewer: --workers 1"
             ) from None
+
+    def _next(self) -> list[Outcome]:
+        if self._lost:
+            raise BrokenProcessPool
+        outcomes = self._in_flight[0].result()
+        self._in_flight.popleft()
+        return outcomes
+
+    def _lose(self, _: threading.ExceptHookArgs) -> None:
+        """Give up: a thread of the pool has died, and its futures would never be done."""
+        self._lost = True
+        for future in self._in_flight:
+            if not future.done():
+                future.set_exception(BrokenProcessPool())
 
     def _submit(self, paths: Sequence[bytes]) -> "Future[list[Outcome]]":
         # Processes start here when needed. They inherit the mask, so that a signal in their first
@@ -72,6 +88,8 @@ class Workers:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             return self._pool.submit(_prepare_chunk, list(paths), self._recipe)
+        except (RuntimeError, OSError) as error:  # no more threads, processes or open files
+            raise BrokenProcessPool from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -90,6 +108,8 @@ def _prepare_chunk(paths: list[bytes], recipe: Recipe) -> list[Outcome]:
             outcomes.append(prepare_photo(path, recipe))
         except PhotoError as error:
             outcomes.append(str(error))
+        except MemoryError:
+            outcomes.append("too large for the memory")
     return outcomes
 
 

@@ -63,7 +63,6 @@ def commands(readme: str) -> list[str]:
     return [line for line in lines if line.startswith("python ")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("readme", ["README.md", "README.es.md"])
 def test_every_command_of_the_readme_runs(folder: Path, readme: str) -> None:
     lines = commands(readme)
@@ -77,7 +76,6 @@ def test_both_readmes_give_as_many_commands() -> None:
     assert counts[0] == counts[1]
 
 
-@pytest.mark.slow
 def test_the_road_from_photos_to_faces(folder: Path) -> None:
     run("python prepare_data.py PHOTOS road.lmdb --workers 1", folder)
     assert {"data.mdb", "report.csv", "contact_sheet.jpg"} <= set(os.listdir(folder / "road.lmdb"))
