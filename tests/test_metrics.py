@@ -106,18 +106,21 @@ def test_the_pyramid_adds_up_to_the_image() -> None:
     assert flat[0][..., 4:-4, 4:-4].abs().max() < 1e-3
 
 
-def test_one_dimensional_distances_are_those_of_sorted_values() -> None:
-    a, b = normal(40, 1, 1), normal(40, 1, 2)
-    by_hand = np.abs(np.sort(a[:, 0].numpy()) - np.sort(b[:, 0].numpy())).mean()
-    assert metrics.sliced_distance(a, b, torch.ones(1, 1)).item() == pytest.approx(by_hand)
+def test_distances_along_an_axis_are_those_of_sorted_values() -> None:
+    a, b = normal(40, 2, 1), normal(40, 2, 2)
+    by_hand = [np.abs(np.sort(x) - np.sort(y)).mean() for x, y in zip(a.T, b.T, strict=True)]
+    assert metrics.along(a, b).item() == pytest.approx(np.mean(by_hand))
 
 
 def test_patches_lie_within_their_own_image_and_are_normalised() -> None:
     flat = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 8, 8)
-    found = metrics.patches(flat, rng()).view(5, 128, 147)
-    assert (found == found[:, :1, :1]).all()
-    assert found.mean().abs() < 1e-5
-    assert found.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    found = metrics.patches(flat, rng())
+    assert found.shape == (5, 128, 3, 7, 7)
+    assert (found == torch.arange(5.0).view(5, 1, 1, 1, 1)).all()
+    colours = metrics.normalised(normal(6, 3 * 49 * 4, 1).view(6, 4, 3, 7, 7) * 3 + 1)
+    for colour in colours.split(49, dim=1):
+        assert colour.mean().abs() < 1e-5
+        assert colour.std(correction=0).item() == pytest.approx(1, abs=1e-4)
 
 
 def test_sliced_wasserstein_sees_blur_in_the_fine_level_only_and_grows_with_noise() -> None:
@@ -132,6 +135,15 @@ def test_sliced_wasserstein_sees_blur_in_the_fine_level_only_and_grows_with_nois
     blurred = metrics.binomial_filter(detailed.float()).to(torch.uint8)
     fine, coarse = metrics.sliced_wasserstein(detailed, blurred, 32)
     assert fine > 4 * coarse
+
+
+def test_quick_halves_are_near_the_plain_ones() -> None:
+    reals, fakes = photos(60, 16, 1), photos(60, 16, 2) // 2
+    quick = metrics.sliced_wasserstein_of_halves(reals, fakes)
+    plain = metrics.of_halves(lambda a, b: metrics.sliced_wasserstein(a, b, 64), reals, fakes)
+    assert quick.shape == plain.shape == (metrics.HALVES, 1)
+    assert quick.mean().item() == pytest.approx(plain.mean().item(), rel=0.1)
+    assert quick.std().item() == pytest.approx(plain.std().item(), rel=0.5)
 
 
 def test_sliced_wasserstein_takes_no_part_in_the_global_random_numbers() -> None:
