@@ -4,6 +4,10 @@ The keys of the images are those of rosinality's style-based-gan-pytorch, so tha
 opens the other's databases: `64-00042` -> JPEG, `length` -> count in ASCII. Beside them lie our
 own, which a reader may do without: `meta` (JSON), `names` (of the files, NUL between), `source`
 (which of meta's sources each image is from) and `crc32-64`, both little-endian uint32.
+
+Photos held out of training lie beside them under the same keys with a prefix: `holdout-64-00042`,
+`holdout-length`, `holdout-crc32-64`. Neither `length` nor `meta` nor the digest knows of them, so
+that no program trains on them by mistake, and a run stays that of its training photos.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ import os
 import shutil
 import struct
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ FORMAT = 1
 SIZES = tuple(2**n for n in range(2, 11))  # 4 to 1024 px: the sizes a StyleGAN can have
 FILES = frozenset({"data.mdb", "lock.mdb", "report.csv", "contact_sheet.jpg"})
 TRANSACTION_BYTES = 2**24  # records are committed in lots of this size
+TRAINING, HOLDOUT = "", "holdout-"  # prefixes of the keys of the two parts
 MAKE_ONE = "Make one: python prepare_data.py PHOTOS {path}"
 
 
@@ -34,9 +40,9 @@ class DataError(Exception):
     """A fault of the data on disk; its text is the whole message, in one line."""
 
 
-def record_key(size: int, index: int) -> bytes:
+def record_key(size: int, index: int, part: str = TRAINING) -> bytes:
     """Return the key of image `index` stored at `size` px, as rosinality's programs write it."""
-    return f"{size}-{index:05d}".encode()
+    return f"{part}{size}-{index:05d}".encode()
 
 
 def printable(path: str | bytes | os.PathLike[str]) -> str:
@@ -53,6 +59,15 @@ def pack(numbers: Sequence[int]) -> bytes:
 def unpack(data: bytes) -> tuple[int, ...]:
     """Return the whole numbers that `pack` was given."""
     return struct.unpack(f"<{len(data) // 4}I", data)
+
+
+@dataclass
+class _Part:
+    """What the images of one part are called and were made from, in their order."""
+
+    names: list[bytes] = field(default_factory=list)
+    source: list[int] = field(default_factory=list)
+    crcs: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
 class Writer:
@@ -72,11 +87,8 @@ class Writer:
         self.settings: dict[str, Any] = {}
         self.overwrite = overwrite
         self.folder = path.parent / f".{path.name}.tmp"  # further files may be put here
-        self.count = 0
         self._retired = path.parent / f".{path.name}.old"
-        self._names: list[bytes] = []
-        self._source: list[int] = []
-        self._crcs: dict[int, list[int]] = {size: [] for size in self.sizes}
+        self._parts = {TRAINING: _Part(), HOLDOUT: _Part()}
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
 
@@ -100,15 +112,25 @@ class Writer:
             raise
         return self
 
-    def add(self, records: Sequence[bytes], name: bytes, source: int) -> None:
+    @property
+    def count(self) -> int:
+        """Return how many images there are to train on."""
+        return len(self._parts[TRAINING].names)
+
+    @property
+    def held_out(self) -> int:
+        """Return how many images there are that training never sees."""
+        return len(self._parts[HOLDOUT].names)
+
+    def add(self, records: Sequence[bytes], name: bytes, source: int, part: str = TRAINING) -> None:
         """Append one image: a JPEG for each size, its file's name and the index of its source."""
+        added = self._parts[part]
         for size, record in zip(self.sizes, records, strict=True):
-            self._pending.append((record_key(size, self.count), record))
+            self._pending.append((record_key(size, len(added.names), part), record))
             self._pending_bytes += len(record)
-            self._crcs[size].append(zlib.crc32(record))
-        self._names.append(name)
-        self._source.append(source)
-        self.count += 1
+            added.crcs[size].append(zlib.crc32(record))
+        added.names.append(name)
+        added.source.append(source)
         if self._pending_bytes >= TRANSACTION_BYTES:
             self._commit()
 
@@ -139,13 +161,16 @@ class Writer:
             "sources": self.sources,
             "settings": self.settings,
         }
-        self._pending += [
-            (b"meta", json.dumps(meta, sort_keys=True).encode()),
-            (b"names", b"\0".join(self._names)),
-            (b"source", pack(self._source)),
-            *((f"crc32-{size}".encode(), pack(crcs)) for size, crcs in self._crcs.items()),
-            (b"length", str(self.count).encode()),
-        ]
+        self._pending.append((b"meta", json.dumps(meta, sort_keys=True).encode()))
+        for prefix, part in self._parts.items():
+            if part.names or prefix == TRAINING:
+                entries = [
+                    ("names", b"\0".join(part.names)),
+                    ("source", pack(part.source)),
+                    *((f"crc32-{size}", pack(part.crcs[size])) for size in self.sizes),
+                    ("length", str(len(part.names)).encode()),
+                ]
+                self._pending += [(f"{prefix}{key}".encode(), value) for key, value in entries]
         self._commit()
         self._env.close()
         try:
@@ -270,6 +295,7 @@ class Catalogue:
     sources: list[str]
     crcs: dict[int, tuple[int, ...]]  # of every record, by size; empty in rosinality's databases
     digest: str | None  # of all the checksums, where there are any
+    held_out: int = 0  # photos kept apart from the `count` ones
 
 
 def get(txn: lmdb.Transaction, key: bytes) -> bytes | None:
@@ -336,7 +362,32 @@ def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
         raise _damaged(path, f"'length' is {length[:20]!r} and there are {entries} entries")
     if meta_json is None:
         return Catalogue(int(length), sizes, [], {}, None)
-    return _read_meta(txn, path, int(length), meta_json)
+    catalogue = _read_meta(txn, path, int(length), meta_json)
+    return replace(catalogue, held_out=len(_holdout_crcs(txn, path, sizes[0])))
+
+
+def read_holdout(txn: lmdb.Transaction, path: Path) -> Catalogue:
+    """Return what the database holds out of training; raise DataError if that is nothing."""
+    catalogue = read_catalogue(txn, path)
+    if not catalogue.held_out:
+        raise DataError(
+            f"{printable(path)}: no photos are held out in it; expected some that training never "
+            "sees. Prepare it anew with --holdout"
+        )
+    crcs = {size: _holdout_crcs(txn, path, size) for size in catalogue.sizes}
+    digest = hashlib.sha256(b"".join(pack(crc) for crc in crcs.values())).hexdigest()[:16]
+    return replace(catalogue, count=catalogue.held_out, crcs=crcs, digest=digest)
+
+
+def _holdout_crcs(txn: lmdb.Transaction, path: Path, size: int) -> tuple[int, ...]:
+    try:
+        length = int(get(txn, f"{HOLDOUT}length".encode()) or b"0")
+        crcs = unpack(get(txn, f"{HOLDOUT}crc32-{size}".encode()) or b"")
+    except (ValueError, struct.error, lmdb.Error) as error:
+        raise _damaged(path, f"the photos held out cannot be read: {error}") from None
+    if len(crcs) != length:
+        raise _damaged(path, f"'{HOLDOUT}length' is {length}, there are {len(crcs)} checksums")
+    return crcs
 
 
 def _read_meta(txn: lmdb.Transaction, path: Path, count: int, meta_json: bytes) -> Catalogue:

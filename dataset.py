@@ -19,7 +19,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from database import DataError, get, open_database, printable, read_catalogue, record_key
+from database import (
+    HOLDOUT,
+    TRAINING,
+    DataError,
+    get,
+    open_database,
+    printable,
+    read_catalogue,
+    read_holdout,
+    record_key,
+)
 
 __all__ = ["DataError", "ImageBank"]
 
@@ -30,6 +40,7 @@ DECODED_AT_ONCE = 256  # images that one thread decodes before it takes the next
 class ImageBank:
     """All the images of a database at one resolution, and endless batches of them.
 
+    They are those to train on or, for the part HOLDOUT, those that training never sees.
     `images` is uint8 [N, 3, R, R] on the device, or in main memory if the device has no room, or
     None if neither has: then batches are decoded, each while the one before it is in use. An
     image stored larger than `resolution` is reduced by exact means over squares. Raises DataError.
@@ -38,9 +49,14 @@ class ImageBank:
     images: Tensor | None
 
     def __init__(
-        self, path: str | os.PathLike[str], resolution: int, device: str | torch.device = "cpu"
+        self,
+        path: str | os.PathLike[str],
+        resolution: int,
+        device: str | torch.device = "cpu",
+        part: str = TRAINING,
     ) -> None:
         self.path = Path(path)
+        self.part = part
         self.resolution = resolution
         self.device = torch.device(device)
         self._orders: dict[tuple[int, int], np.ndarray] = {}
@@ -50,8 +66,10 @@ class ImageBank:
         self._env = open_database(self.path)
         try:
             with self._env.begin() as txn:
-                catalogue = read_catalogue(txn, self.path)
+                read = read_holdout if part == HOLDOUT else read_catalogue
+                catalogue = read(txn, self.path)
                 self.count, self.sources = catalogue.count, catalogue.sources
+                self.held_out = catalogue.held_out
                 self._stored = self._smallest_sufficient(catalogue.sizes)
                 self._crcs = catalogue.crcs.get(self._stored)
                 self.digest = catalogue.digest or self._digest_of_records(txn)
@@ -68,16 +86,22 @@ class ImageBank:
         self._threads.shutdown(cancel_futures=True)
         self._env.close()
 
-    def batch(self, seed: int, iteration: int, size: int, part: slice = slice(None)) -> Tensor:
-        """Return the uint8 images [size, 3, R, R] of one iteration, or a part, on the device.
+    def batch(self, seed: int, iteration: int, size: int, rows: slice = slice(None)) -> Tensor:
+        """Return the uint8 images [size, 3, R, R] of one iteration, or some rows, on the device.
 
         They follow from the arguments alone: every epoch is a permutation of its own, drawn from
         the seed and the epoch's number, and iteration i takes the places i * size onward.
         """
-        indices = self.indices(seed, iteration, size)[part]
+        indices = self.indices(seed, iteration, size)[rows]
+        if self.images is not None:
+            return self.take(indices)
+        following = self.indices(seed, iteration + 1, size)[rows]
+        return torch.from_numpy(self._stream(indices, following)).to(self.device)
+
+    def take(self, indices: np.ndarray) -> Tensor:
+        """Return the uint8 images [len(indices), 3, R, R] of these places, on the device."""
         if self.images is None:
-            following = self.indices(seed, iteration + 1, size)[part]
-            return torch.from_numpy(self._stream(indices, following)).to(self.device)
+            return torch.from_numpy(self._decode(indices)).to(self.device)
         chosen = torch.from_numpy(indices).to(self.images.device)
         return self.images[chosen].to(self.device)
 
@@ -162,7 +186,7 @@ class ImageBank:
 
     def _record(self, txn: lmdb.Transaction, index: int) -> bytes:
         try:
-            record = get(txn, record_key(self._stored, index))
+            record = get(txn, record_key(self._stored, index, self.part))
         except lmdb.Error as error:
             raise self._bad_record(index, str(error)) from None
         if record is None:
@@ -170,7 +194,7 @@ class ImageBank:
         return record
 
     def _bad_record(self, index: int, how: str) -> DataError:
-        name = record_key(self._stored, index).decode()
+        name = record_key(self._stored, index, self.part).decode()
         return DataError(
             f"{printable(self.path)}: record {name} is bad: {how}; expected a JPEG of "
             f"{self._stored} x {self._stored} px. Copy the database again, or prepare it anew"

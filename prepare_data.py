@@ -29,7 +29,7 @@ from command_line import (
     stop_on_signals,
     tell,
 )
-from database import DataError, Writer, printable
+from database import HOLDOUT, TRAINING, DataError, Writer, printable
 from photos import FORMATS, Recipe
 from selection import (
     Condition,
@@ -61,28 +61,32 @@ def store(
 ) -> Iterator[None]:
     """Store the good ones among the photos of one source, or --per_source of them.
 
-    Yields after each photo. Where one is bad, --per_source takes another in its stead.
+    First --holdout of them are put apart. Yields after each photo. Where one is bad, another is
+    taken in its stead.
     """
-    limit = args.per_source or len(photos)
-    unused, kept = photos, 0
-    while unused and kept < limit:
-        places = spread(len(unused), limit - kept, args.seed)
-        chosen = [unused[place] for place in places]
-        outcomes = workers.prepare([photo.path for photo in chosen])
-        for photo, outcome in zip(chosen, outcomes, strict=True):
-            if isinstance(outcome, str):
-                report.leave_out(photo.path, outcome)
-            else:
-                writer.add(outcome, photo.relative, photo.source)
-                kept += 1
-            yield
-        taken = set(places)
-        unused = [photo for place, photo in enumerate(unused) if place not in taken]
+    unused = photos
+    for part, flag in ((HOLDOUT, "holdout"), (TRAINING, "per_source")):
+        wanted = getattr(args, flag)
+        limit = wanted or (len(unused) if part == TRAINING else 0)
+        kept = 0
+        while unused and kept < limit:
+            places = spread(len(unused), limit - kept, args.seed)
+            chosen = [unused[place] for place in places]
+            outcomes = workers.prepare([photo.path for photo in chosen])
+            for photo, outcome in zip(chosen, outcomes, strict=True):
+                if isinstance(outcome, str):
+                    report.leave_out(photo.path, outcome)
+                else:
+                    writer.add(outcome, photo.relative, photo.source, part)
+                    kept += 1
+                yield
+            taken = set(places)
+            unused = [photo for place, photo in enumerate(unused) if place not in taken]
+        if wanted and kept < wanted:
+            name = printable(args.sources[photos[0].source]) if photos else "a source"
+            report.notes.append(f"{name}: only {kept:,} good photos for --{flag} {wanted:,}")
     for photo in unused:
         report.leave_out(photo.path, "not needed for --per_source")
-    if args.per_source and kept < limit:
-        name = printable(args.sources[photos[0].source]) if photos else "a source"
-        report.notes.append(f"{name}: only {kept:,} good photos for --per_source {limit:,}")
 
 
 def contact_sheet(writer: Writer) -> Image.Image:
@@ -119,7 +123,9 @@ def prepare(args: argparse.Namespace) -> list[str]:
         for wanted in lists + tables:
             sources = select(sources, wanted, report)
         writer.settings = _settings(args)
-        planned = sum(min(len(photos), args.per_source or len(photos)) for photos in sources)
+        planned = sum(
+            min(len(photos), args.holdout + (args.per_source or len(photos))) for photos in sources
+        )
         # No bar where nobody looks: disable=None hides it unless stderr is a terminal.
         with (
             Workers(args.workers, recipe) as workers,
@@ -128,7 +134,7 @@ def prepare(args: argparse.Namespace) -> list[str]:
             for photos in sources:
                 for _ in store(photos, args, writer, workers, report):
                     bar.update()
-        _refuse_nothing(args.sources, writer.count, report)
+        _refuse_nothing(args.sources, writer, report)
         try:
             report.save(writer.folder / "report.csv")
             contact_sheet(writer).save(writer.folder / "contact_sheet.jpg", quality=95)
@@ -136,7 +142,7 @@ def prepare(args: argparse.Namespace) -> list[str]:
             raise writer.unwritable(error) from None
         writer.flush()
         ignore_signals()
-    return _summary(args, total, writer.count, report, time.monotonic() - started)
+    return _summary(args, total, writer, report, time.monotonic() - started)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, object]:
@@ -169,9 +175,14 @@ def _refuse_missing(sources: Sequence[Path]) -> None:
             )
 
 
-def _refuse_nothing(sources: Sequence[Path], kept: int, report: Report) -> None:
-    if kept:
+def _refuse_nothing(sources: Sequence[Path], writer: Writer, report: Report) -> None:
+    if writer.count:
         return
+    if writer.held_out:
+        raise DataError(
+            f"--holdout: takes all {writer.held_out:,} good photos; expected some to be left to "
+            "train on. Give a lower number"
+        )
     where = ", ".join(map(printable, sources))
     why = f"left out: {report.reasons()}" if report.counts else "there are no files"
     notes = "".join(f"; {note}" for note in report.notes)
@@ -182,8 +193,9 @@ def _refuse_nothing(sources: Sequence[Path], kept: int, report: Report) -> None:
 
 
 def _summary(
-    args: argparse.Namespace, total: int, kept: int, report: Report, seconds: float
+    args: argparse.Namespace, total: int, writer: Writer, report: Report, seconds: float
 ) -> list[str]:
+    kept = writer.count + writer.held_out
     left_out = sum(report.counts.values())
     megabytes = (args.dst / "data.mdb").stat().st_size / 1e6
     sizes = ", ".join(map(str, args.sizes))
@@ -191,6 +203,8 @@ def _summary(
         f"{printable(args.dst)}: {kept:,} of {total:,} files kept at {sizes} px, "
         f"{megabytes:,.1f} MB, {seconds:.1f} s ({kept / seconds:,.0f} images/s)"
     ]
+    if writer.held_out:
+        lines.append(f"{writer.held_out:,} of them are held out: training never sees them")
     if left_out:
         lines.append(f"left out, see report.csv in it: {report.reasons()}")
     return lines + report.notes
@@ -270,11 +284,18 @@ def _add_choice_flags(group: argparse._ArgumentGroup) -> None:
         help="take N good photos of each SRC, evenly spread",
     )
     group.add_argument(
+        "--holdout",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="keep N more good photos of each SRC apart, for evaluate.py: training never sees them",
+    )
+    group.add_argument(
         "--seed",
         type=integer(0, MAX_SEED),
         default=0,
         metavar="N",
-        help="choose other photos for --per_source",
+        help="choose other photos for --per_source and --holdout",
     )
     group.add_argument(
         "--list", type=Path, metavar="TXT", help="take only the files named here, one a line"

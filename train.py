@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
 PROGRAM = "train.py"
 LOG_EVERY = 50  # iterations between records
 SAVE_SECONDS = 300.0  # latest.pt is at most this old
-MAY_CHANGE = {"iterations", "save_every", "sample_every", "lmdb", "device", "threads"}
+MAY_CHANGE = {"iterations", "save_every", "sample_every", "metric_every"}
+MAY_CHANGE |= {"lmdb", "device", "threads"}
 EXAMPLES = """\
   python train.py faces.lmdb --init_size 64 --max_size 64
   python train.py faces.lmdb --init_size 8 --max_size 64 --width 0.25 --iterations 30000
@@ -79,6 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="iterations per sample grid",
     )
+    metric = "iterations between sliced Wasserstein distances; best.pt keeps the lowest; 0: none"
+    add("--metric_every", type=integer(0), default=0, metavar="N", help=metric)
     args = parser.parse_args(argv)
     if args.init_size > args.max_size:
         parser.error(f"--init_size {args.init_size}: above --max_size {args.max_size}")
@@ -92,11 +95,12 @@ def main(argv: list[str] | None = None) -> None:
     from checkpoint import CheckpointError
     from database import DataError
     from device import DeviceError
+    from metrics import MetricError
     from run_folder import RunError
 
     try:
         raise SystemExit(run(args))
-    except (DataError, CheckpointError, DeviceError, RunError, OSError) as error:
+    except (DataError, CheckpointError, DeviceError, MetricError, RunError, OSError) as error:
         fail(PROGRAM, error)
 
 
@@ -202,10 +206,12 @@ def train(state: TrainState, config: TrainConfig, bank: ImageBank, args: argpars
 
     What is due is written first, then the step is made: the last save needs no second place.
     """
+    from best import Best
     from meter import Meter
     from run_folder import RunLog, SampleSheet, Signals
     from training import train_step
 
+    best = Best(args.out, bank, state.G_ema) if args.metric_every else None
     signals = Signals()
     log = RunLog(args.out, state.iteration)
     sheet = SampleSheet(state.G, config.seed, state.device)
@@ -228,6 +234,9 @@ def train(state: TrainState, config: TrainConfig, bank: ImageBank, args: argpars
         if state.iteration % LOG_EVERY == 0:
             figures = meter.read(stage, state.nimg, state.device)
             log.write(state.iteration, {**figures, "lr": config.lr, "d_lr": config.d_lr})
+        if best and state.iteration % args.metric_every == 0:
+            distance = best.measure(state, config.growth.at(state.nimg), config.dtype)
+            log.write(state.iteration, {"nimg": state.nimg, "swd": distance})
     meter.close()
     log.close()
     if signals.received:

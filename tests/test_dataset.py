@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import dataset
-from database import DataError, Writer
+from database import HOLDOUT, TRAINING, DataError, Writer
 from dataset import ImageBank
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +97,29 @@ def test_the_bank_holds_every_image_of_ours(tmp_path: Path) -> None:
     expected = np.stack([decode(jpeg(index)) for index in range(20)])
     assert torch.equal(images(bank), torch.from_numpy(expected))
     assert bank.sources == ["young", "old"]
+
+
+def test_photos_held_out_are_a_bank_of_their_own_and_change_no_digest(tmp_path: Path) -> None:
+    path = ours(tmp_path / "a.lmdb", 6)
+    before = ImageBank(path, 16).digest
+    with pytest.raises(DataError, match="no photos are held out"):
+        ImageBank(path, 16, part=HOLDOUT)
+    with Writer(tmp_path / "b.lmdb", [16], ["young", "old"]) as writer:
+        for index in range(10):
+            part = HOLDOUT if index >= 6 else TRAINING
+            writer.add([jpeg(index)], b"n%d.png" % index, index % 2, part)
+    bank, unseen = (ImageBank(tmp_path / "b.lmdb", 16, part=part) for part in (TRAINING, HOLDOUT))
+    assert bank.digest == before
+    assert unseen.digest != before
+    assert torch.equal(images(unseen)[3], torch.tensor(decode(jpeg(9))))
+    assert torch.equal(images(bank), images(ImageBank(path, 16)))
+    change(tmp_path / "b.lmdb", "holdout-length", b"3")
+    with pytest.raises(DataError, match="holdout-length"):
+        ImageBank(tmp_path / "b.lmdb", 16)
+    change(tmp_path / "b.lmdb", "holdout-length", b"4")
+    change(tmp_path / "b.lmdb", "holdout-16-00002", jpeg(50))
+    with pytest.raises(DataError, match="holdout-16-00002 is bad"):
+        ImageBank(tmp_path / "b.lmdb", 16, part=HOLDOUT)
 
 
 def test_the_smallest_sufficient_size_is_read(tmp_path: Path) -> None:

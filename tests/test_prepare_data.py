@@ -1,6 +1,7 @@
 """prepare_data.py as its user meets it: drawn photos in, an LMDB and one line of truth out."""
 
 import io
+import json
 import os
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from faults.folders import (
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from database import HOLDOUT, TRAINING
+from dataset import ImageBank
 from photos import PhotoError, open_photo, square
 from selection import Condition, spread
 
@@ -123,6 +126,40 @@ def test_per_source_takes_as_many_of_each_and_replaces_bad_ones(tmp_path: Path) 
     assert names(tmp_path / "c.lmdb") != names(tmp_path / "a.lmdb")
     run(*sources, tmp_path / "d.lmdb", "--per_source", 10)
     assert entries(tmp_path / "d.lmdb") == entries(tmp_path / "a.lmdb")
+
+
+def test_photos_held_out_are_in_neither_count_nor_digest_nor_training(tmp_path: Path) -> None:
+    photos(tmp_path / "young", 30)
+    photos(tmp_path / "old", 12, first=100)
+    (tmp_path / "old" / "000100.png").write_bytes(b"bad")
+    sources = [tmp_path / "young", tmp_path / "old"]
+    done = run(*sources, tmp_path / "a.lmdb", "--holdout", 5, "--per_source", 8)
+    assert "24 of 42 files kept" in done.stdout
+    assert "10 of them are held out" in done.stdout
+    assert "old: only 6 good photos for --per_source 8" in done.stdout
+    content = entries(tmp_path / "a.lmdb")
+    held_out = content["holdout-names"].decode().split("\0")
+    assert [name[3] for name in held_out] == ["0"] * 5 + ["1"] * 5
+    assert (
+        len(set(held_out) | set(names(tmp_path / "a.lmdb"))) == len(names(tmp_path / "a.lmdb")) + 10
+    )
+    assert content["length"] == b"14"
+    assert json.loads(content["meta"])["count"] == 14
+    run(*sources, tmp_path / "b.lmdb", "--holdout", 5, "--per_source", 8, "--workers", 1)
+    assert entries(tmp_path / "b.lmdb") == content
+    trained, unseen = (
+        ImageBank(tmp_path / "a.lmdb", 64, part=part) for part in (TRAINING, HOLDOUT)
+    )
+    assert (trained.count, trained.held_out, unseen.count) == (14, 10, 10)
+    shown = {trained.take(np.array([i])).numpy().tobytes() for i in range(14)}
+    assert not shown & {unseen.take(np.array([i])).numpy().tobytes() for i in range(10)}
+
+
+def test_a_holdout_of_all_photos_is_refused(tmp_path: Path) -> None:
+    photos(tmp_path / "src", 5)
+    done = run(tmp_path / "src", tmp_path / "a.lmdb", "--holdout", 5, code=1)
+    assert "takes all 5 good photos" in done.stderr
+    assert not (tmp_path / "a.lmdb").exists()
 
 
 def test_spread_takes_one_from_each_of_as_many_equal_parts() -> None:

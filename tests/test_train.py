@@ -344,6 +344,57 @@ def test_weights_come_from_a_smaller_run_when_asked(
     assert "--width" in capsys.readouterr().err
 
 
+def swd_of(out: Path) -> dict[int, float]:
+    records = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return {r["iteration"]: r["swd"] for r in records if "swd" in r}
+
+
+def test_measuring_changes_no_number_of_the_training_and_keeps_the_best(
+    held_out_lmdb: Path, tmp_path: Path
+) -> None:
+    long = ["--iterations", "9", "--phase", "8", "--batch", "4"]
+    plain, whole, broken = (tmp_path / name for name in ("plain", "whole", "broken"))
+    assert run(held_out_lmdb, plain, *long) == 0
+    assert not (plain / "best.pt").exists()
+    assert run(held_out_lmdb, whole, *long, "--metric_every", "2") == 0
+    assert digest(whole / "latest.pt") == digest(plain / "latest.pt")
+    measured = swd_of(whole)
+    assert sorted(measured) == [2, 4, 6, 8]
+    best = checkpoint.load(whole / "best.pt")
+    assert best["swd"] == min(measured.values())
+    assert measured[best["iteration"]] == best["swd"]
+    board = EventAccumulator(str(whole / "tensorboard"))
+    board.Reload()
+    assert [e.step for e in board.Scalars("swd")] == [2, 4, 6, 8]
+    assert run(held_out_lmdb, broken, *long, "--metric_every", "2", "--iterations", "5") == 0
+    assert run(held_out_lmdb, broken, *long, "--metric_every", "2") == 0
+    assert swd_of(broken) == measured
+    assert digest(broken / "best.pt") == digest(whole / "best.pt")
+    assert digest(broken / "latest.pt") == digest(whole / "latest.pt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--max_size", "4"], "8 px; they have 4"),
+        ([], "24 training photos; expected at least 100"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    tiny_lmdb: Path,
+    held_out_lmdb: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    line: str,
+) -> None:
+    data = held_out_lmdb if flags else tiny_lmdb
+    assert run(data, tmp_path / "run", "--metric_every", "2", *flags) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert line in errors
+
+
 def test_the_time_left_counts_growth() -> None:
     growth = Growth(init_size=8, max_size=16, phase=250)
     # 250 images at 8 px, then 750 at 16 px, each of which takes twice as long

@@ -1,0 +1,120 @@
+"""What D sees instead of the pictures themselves, so that few photos are not learned by heart.
+
+Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data" (ADA), with gentle
+transformations only. Reals and fakes take the same road, and each transformation is left out with
+probability 1 - p: what reaches D then still tells the distributions apart (Bora et al. 2018,
+AmbientGAN), so that G has no reason to draw what the transformations do. No files, no flags.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SHIFT = 1 / 16  # of the side, most, both ways
+SCALE = 0.15  # octaves, most
+TURN = math.radians(10)  # most; never by 90 degrees: faces are upright
+BRIGHTNESS = 0.2  # most, of a range of 2
+CONTRAST = 0.3  # octaves, most
+SATURATION = 0.5  # octaves, most
+P_MAX = 0.8  # "as long as p remains below 0.8, leaks are unlikely" (ADA, sec. 2.2)
+TARGET = 0.6  # of r_t (ADA, sec. 3.1 and fig. 5)
+WINDOW = 256  # reals that r_t is the mean over: four batches of 64 (ADA, sec. 3.1)
+
+
+@dataclass(frozen=True)
+class Transformations:
+    """One for each of N images: what is moved, and how colours change."""
+
+    moved: Tensor  # bool [N]
+    place: Tensor  # [N, 2, 3]: from where each point is taken, in [-1, 1]
+    colour: Tensor  # [N, 3, 3]
+    brightness: Tensor  # [N]
+
+
+def augment(images: Tensor, p: Tensor | float, rng: torch.Generator) -> Tensor:
+    """Return images [N, 3, R, R] with each transformation applied to each with probability p.
+
+    Differentiable in the images; what is done to them depends on `rng` and p alone, never on
+    them. At p = 0 they come back as they are. Values may leave [-1, 1], as fakes' do.
+    """
+    drawn = draw(len(images), p, rng)
+    return tint(move(images, drawn), drawn)
+
+
+def draw(n: int, p: Tensor | float, rng: torch.Generator) -> Transformations:
+    """Return transformations of n images, on the device of `rng`.
+
+    Each of the six (two shifts count as one) is drawn for itself with probability p.
+    """
+    chosen = torch.rand(6, n, generator=rng, device=rng.device) < p
+    extent = 2 * torch.rand(7, n, generator=rng, device=rng.device) - 1
+    extent = extent * chosen[[0, 0, 1, 2, 3, 4, 5]]  # what is not chosen is neutral
+    across, down, scale, turn, brightness, contrast, saturation = extent
+    size = torch.exp2(-SCALE * scale)
+    cos, sin = size * (TURN * turn).cos(), size * (TURN * turn).sin()
+    rows = [cos, -sin, 2 * SHIFT * across, sin, cos, 2 * SHIFT * down]
+    grey = torch.full((3, 3), 1 / 3, device=rng.device)  # onto the axis from black to white
+    colourful = torch.exp2(SATURATION * saturation).view(n, 1, 1)
+    colour = grey + colourful * (torch.eye(3, device=rng.device) - grey)
+    return Transformations(
+        moved=chosen[:3].any(dim=0),
+        place=torch.stack(rows, dim=1).view(n, 2, 3),
+        colour=colour * torch.exp2(CONTRAST * contrast).view(n, 1, 1),
+        brightness=BRIGHTNESS * brightness,
+    )
+
+
+def move(images: Tensor, drawn: Transformations) -> Tensor:
+    """Return images shifted, scaled and turned, mirrored beyond the border.
+
+    A plain ground stays plain. Second derivatives are not to be had: take R1 at what comes out.
+    """
+    grid = F.affine_grid(drawn.place.to(images.dtype), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return torch.where(drawn.moved.view(-1, 1, 1, 1), moved, images)
+
+
+def tint(images: Tensor, drawn: Transformations) -> Tensor:
+    """Return images with saturation, contrast (about grey, 0) and brightness changed."""
+    shifted = drawn.brightness.to(images.dtype).view(-1, 1, 1, 1)
+    return torch.einsum("nij,njhw->nihw", drawn.colour.to(images.dtype), images) + shifted
+
+
+class Ada:
+    """The probability p that keeps r_t, the mean of D's sign on reals, at its target.
+
+    `images` is how many reals it takes to move p from 0 to 1 (ADA, sec. 3.1: 500,000). p is a
+    tensor on the device, so that no step waits for it.
+    """
+
+    def __init__(self, images: int, device: torch.device) -> None:
+        self.images = images
+        self.p = torch.zeros((), device=device)
+        self.signs = torch.zeros((), device=device)
+        self.seen = 0
+
+    @torch.no_grad()
+    def observe(self, real_logits: Tensor) -> None:
+        """Take D's logits [N] on augmented reals; move p whenever 256 have been seen."""
+        self.signs = self.signs + real_logits.sign().sum()
+        self.seen += len(real_logits)
+        if self.seen >= WINDOW:
+            r_t = self.signs / self.seen
+            step = torch.sign(r_t - TARGET) * self.seen / self.images
+            self.p = (self.p + step).clamp(0, P_MAX)
+            self.signs, self.seen = torch.zeros_like(self.signs), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes, for the checkpoint."""
+        return {"p": self.p, "signs": self.signs, "seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
+        self.seen = state["seen"]
