@@ -137,7 +137,7 @@ def test_p13_odd_names_survive_and_are_printed_escaped(
     assert "\x1b" not in text + done.stdout
     line = run(source, tmp_path / "señal.lmdb", code=1).stderr
     assert "exists already" in line
-    assert "-\\u65e5\\xff\\n: cannot" in run(source + b"\n", tmp_path / "b.lmdb", code=1).stderr
+    assert "\\xff\\n: cannot" in run(source + b"\n", tmp_path / "b.lmdb", code=1).stderr
 
 
 def test_p14_equal_names_and_equal_photos_are_all_kept(tmp_path: Path) -> None:
