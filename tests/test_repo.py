@@ -13,11 +13,11 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
-    "command_line database device growth images loss photos",
+    "command_line database device files growth images loss photos",
     "dataset film model selection workers",
     "checkpoint run_folder",
     "sampling training",
-    "drawing meter",
+    "drawing meter recovery",
     "generate prepare_data train",
 ]
 LEVEL = {name: level for level, row in enumerate(LEVELS) for name in row.split()}
