@@ -13,15 +13,18 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from reprlib import repr as brief
 from typing import IO, Any
 
 import torch
 
+from files import replacing, sync_folder
 from model import Generator, ModelConfig
 
 FORMAT = 1
 LATEST = "latest.pt"
 PREVIOUS = "previous.pt"
+DAMAGED = "damaged.pt"
 SIZES = [2**n for n in range(2, 11)]  # px, of images
 MAX_DEPTH = 8  # of dicts within dicts; Adam's state has 4
 
@@ -30,28 +33,26 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message is one line for the user."""
 
 
+class NotFiniteError(CheckpointError):
+    """Numbers of a run that are NaN or infinite, of which no checkpoint is made."""
+
+
 def save(path: Path, config: ModelConfig, entries: dict[str, Any]) -> None:
     """Write a checkpoint so that `path` holds the old file or the whole new one, never neither.
 
     `entries` are tensors, numbers, strings and dicts or lists of them. Raises OSError, and
-    CheckpointError when a weight is not finite: such a file is never written.
+    NotFiniteError when a weight is not finite: such a file is never written.
     """
     broken = first_not_finite(entries)
     if broken:
-        raise CheckpointError(
-            f"{path}: not saved, since {broken} is not finite; expected finite weights. "
-            "Continue from the last checkpoint with a lower --lr"
-        )
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(partial, "wb") as file:
+        raise NotFiniteError(f"{broken} is not finite")
+    with replacing(path) as file:
+        try:
             torch.save({"format": FORMAT, "model": asdict(config), **entries}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        except RuntimeError as error:  # torch's own, of the archive that it could not finish
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def save_latest(run: Path, config: ModelConfig, entries: dict[str, Any]) -> None:
@@ -63,15 +64,6 @@ def save_latest(run: Path, config: ModelConfig, entries: dict[str, Any]) -> None
         os.replace(latest, run / PREVIOUS)
     os.replace(fresh, latest)
     sync_folder(run)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -138,8 +130,9 @@ def load(path: Path) -> dict[str, Any]:
     if not sound:
         raise not_ours(path)
     if not isinstance(entries["format"], int) or entries["format"] != FORMAT:
+        written = brief(entries["format"])
         raise CheckpointError(
-            f"{path}: format {entries['format']!r}; this program reads {FORMAT}. Update Retrato"
+            f"{path}: format {written}; this program reads {FORMAT}. Update Retrato"
         )
     broken = first_not_finite(entries)
     if broken:
@@ -169,11 +162,9 @@ def check_archive(path: Path, file: IO[bytes]) -> None:
             if not stored or sum(m.file_size for m in members) > size:
                 raise not_ours(path)
             damaged = archive.testzip()
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}; expected a readable file") from error
     except CheckpointError:
         raise
-    except Exception as error:  # zipfile leaks struct.error, NotImplementedError and more
+    except Exception as error:  # zipfile leaks OSError, struct.error, NotImplementedError and more
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint; expected a file that train.py wrote. "
             f"In a run folder, {PREVIOUS} is the one before"
@@ -192,17 +183,22 @@ def not_ours(path: Path) -> CheckpointError:
 def load_latest(run: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
     """Return the newest sound full state in a run folder, or None where there is none yet.
 
-    A damaged file is told and the one before it used. Raises CheckpointError when every one is.
+    A damaged latest.pt is told, put aside as `damaged.pt`, so that the next save does not make it
+    the only state before, and the one before it used. Raises CheckpointError when that is damaged
+    too, and OSError.
     """
-    present = [run / name for name in (LATEST, PREVIOUS) if (run / name).exists()]
-    for path in present:
-        try:
-            return load(path)
-        except CheckpointError as error:
-            if path == present[-1]:
-                raise
-            tell(f"{error}; using {PREVIOUS}")
-    return None
+    latest, previous = run / LATEST, run / PREVIOUS
+    if not latest.exists():
+        return load(previous) if previous.exists() else None
+    try:
+        return load(latest)
+    except CheckpointError as error:
+        if not previous.exists():
+            raise
+        entries = load(previous)
+        os.replace(latest, run / DAMAGED)
+        tell(f"{error}; it is now {DAMAGED}; using {PREVIOUS}")
+        return entries
 
 
 def find(path: Path) -> Path:
@@ -242,7 +238,7 @@ def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[st
     if difference:
         raise CheckpointError(f"{path}: {difference}")
     G = G.to_empty(device=device)
-    G.load_state_dict(weights)
+    G.load_state_dict(dict(weights))  # which leaves behind what else a file may say of them
     return G.eval().requires_grad_(False), entries
 
 
@@ -258,18 +254,22 @@ def read_config(path: Path, entries: dict[str, Any]) -> ModelConfig:
     except TypeError:
         sound = False
     if not sound:
-        raise CheckpointError(f"{path}: unusable model config {entries['model']!r}")
+        raise CheckpointError(f"{path}: unusable model config {brief(entries['model'])}")
     return config
 
 
 def first_difference(module: torch.nn.Module, weights: dict[str, Any]) -> str | None:
-    """Return how `weights` first differ from what `module` holds, in name or shape, if at all."""
+    """Return how `weights` first differ from what `module` holds, in name, shape or type, if so."""
     own = module.state_dict()
     for name in [*own, *weights]:
-        there, here = (
-            tuple(t.shape) if isinstance(t, torch.Tensor) else "no tensor"
-            for t in (weights.get(name), own.get(name))
-        )
+        there, here = described(weights.get(name)), described(own.get(name))
         if there != here or here == "no tensor":
             return f"{name} is {there} in the file and {here} in this model"
     return None
+
+
+def described(value: object) -> str:
+    """Return the shape and type of a tensor as text."""
+    if not isinstance(value, torch.Tensor):
+        return "no tensor"
+    return f"{tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 MAX_SEED = 2**63 - 1
-EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES: dict[int, int] = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 PSI = 0.7  # truncation of samples unless told otherwise (Karras et al. 2019, sec. 2, fig. 2)
 
 
@@ -44,23 +45,37 @@ class Parser(argparse.ArgumentParser):
 def fail(program: str, error: BaseException) -> NoReturn:
     """Print an error of the data, the disk or a model as one line, and end with 1."""
     text = " ".join(str(error).split()) or type(error).__name__
-    print(f"{program}: error: {text}", file=sys.stderr)
+    tell(program, f"error: {text}")
     raise SystemExit(1)
 
 
 def tell(program: str, line: str) -> None:
-    """Print a line that is no error on stderr."""
-    print(f"{program}: {line}", file=sys.stderr, flush=True)
+    """Print a line on stderr."""
+    _print(f"{program}: {line}", sys.stderr)
 
 
 def say(lines: list[str]) -> None:
-    """Print lines on stdout; if nobody reads them, the work is done all the same."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    """Print lines on stdout."""
+    _print("\n".join(lines), sys.stdout)
+
+
+def _print(text: str, file: TextIO | None) -> None:
+    """Print what any terminal can show; if nobody reads it, the work is done all the same."""
+    if file is None:  # closed before the script began; print would take another
+        return
+    shown = [c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text]
+    with silenced(file):
+        print("".join(shown), file=file, flush=True)
+
+
+@contextmanager
+def silenced(file: TextIO) -> Iterator[None]:
+    """Let `file` go nowhere from the first OSError on, which ends the block without harm."""
     try:
-        print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        yield
     except OSError:
         with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def open_standard_streams() -> None:
@@ -79,8 +94,8 @@ class Interrupted(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Let the first SIGINT or SIGTERM raise Interrupted."""
-    for number in EXIT_CODES:
+    """Let the first signal to end raise Interrupted."""
+    for number in heeded_signals():
         signal.signal(number, _interrupt)
 
 
@@ -88,6 +103,11 @@ def ignore_signals() -> None:
     """Let SIGINT and SIGTERM pass: what is left takes a moment, and is to be done whole."""
     for number in EXIT_CODES:
         signal.signal(number, signal.SIG_IGN)
+
+
+def heeded_signals() -> list[int]:
+    """Return the signals that ask to end, but those ignored from the start, as under nohup."""
+    return [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
@@ -126,6 +146,13 @@ def number(low: float, high: float = math.inf, above: bool = False) -> Callable[
         return value
 
     return parse
+
+
+def device(text: str) -> str:
+    """Parse the name of a device; whether this machine has it is device.py's affair."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not auto, cpu, cuda, cuda:N or mps")
+    return text
 
 
 def resolution(text: str) -> int:

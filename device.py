@@ -54,6 +54,14 @@ def can_compile(device: torch.device) -> bool:
     return True
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says, in one of torch's several ways, that memory ran out."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("memory" in said or "bad_alloc" in said)
+    )
+
+
 def choose_precision(name: str, device: torch.device) -> str:
     """Return `name`, or for `auto` the fastest that this device computes natively."""
     if name != "auto":

@@ -18,6 +18,7 @@ from command_line import (
     PSI,
     Interrupted,
     Parser,
+    device,
     fail,
     integer,
     number,
@@ -56,7 +57,7 @@ def parser() -> Parser:
     made.add_argument("checkpoint", type=Path, metavar="CKPT", help=ckpt)
     add = made.add_argument
     add("--out", type=Path, metavar="DIR", help="folder (default: `generated` in the run folder)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     psi = "truncation: 1 for full variety, towards 0 for the mean face"
     add("--psi", type=number(-2, 2), default=PSI, metavar="X", help=psi)
     add = made.add_argument_group("samples").add_argument
@@ -181,7 +182,7 @@ def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
 def run(args: argparse.Namespace) -> None:
     """Draw, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
-    from device import DeviceError
+    from device import DeviceError, is_out_of_memory
     from drawing import FlagError
     from sampling import SamplingError
 
@@ -192,7 +193,7 @@ def run(args: argparse.Namespace) -> None:
     except (CheckpointError, DeviceError, SamplingError, OSError) as error:
         fail(PROGRAM, error)
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error) and not isinstance(error, MemoryError):
+        if not is_out_of_memory(error):
             raise
         fail(PROGRAM, MemoryError("out of memory; try --device cpu, or fewer --seeds"))
 

@@ -5,11 +5,33 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
 
+from command_line import silenced, tell
 from growth import Growth, Stage
+
+
+class Forgiving:
+    """A stream that drops what it cannot write: no bar is worth a run."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> None:
+        """Write `text`, if anybody reads it."""
+        with silenced(self.file):
+            self.file.write(text)
+
+    def flush(self) -> None:
+        """Flush, if anybody reads it."""
+        with silenced(self.file):
+            self.file.flush()
 
 
 class Meter:
@@ -21,13 +43,16 @@ class Meter:
         self.total = iterations * batch  # images
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
+        self.not_finite: torch.Tensor | int = 0  # steps with a figure that is NaN or infinite
         self.since = time.perf_counter()
         self.images = 0
         self.bar = tqdm(
             total=iterations,
             initial=done,
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
-            mininterval=0.5 if sys.stderr.isatty() else 60,
+            mininterval=0.5 if sys.stderr and sys.stderr.isatty() else 60,
+            file=Forgiving(sys.stderr),
+            disable=sys.stderr is None,
         )
 
     def add(self, stats: dict[str, torch.Tensor]) -> None:
@@ -35,6 +60,8 @@ class Meter:
         for name, value in stats.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
+        finite = torch.stack(list(stats.values())).isfinite().all()
+        self.not_finite = self.not_finite + ~finite
         self.images += self.batch
         self.bar.update()
 
@@ -59,6 +86,11 @@ class Meter:
             f"G {record['G_loss']:.3f}{penalty} {rate:.0f} img/s, {clock(left)} left"
         )
         return record
+
+    def tell(self, program: str, line: str) -> None:
+        """Tell a line in the place of the bar."""
+        self.bar.clear()
+        tell(program, line)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -20,10 +22,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from command_line import PSI
+from command_line import EXIT_CODES, PSI, heeded_signals
+from files import replacing
 from growth import Stage
 from images import grid, to_uint8, write_image
 from model import Generator
@@ -37,9 +39,14 @@ class RunError(Exception):
 
 def claim(folder: Path) -> IO[str]:
     """Make the run folder and lock it until the returned file is closed or the process ends."""
-    for part in ("samples", "snapshots"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    lock = open(folder / ".lock", "w")  # noqa: SIM115 - held for the life of the run
+    try:
+        for part in ("samples", "snapshots"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")  # noqa: SIM115 - held for the life of the run
+    except OSError as error:
+        raise RunError(
+            f"{error.filename}: {error.strerror}; expected a folder to write to. Give another --out"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -61,66 +68,105 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise RunError(f"{path}: damaged ({error}); give another --out") from error
 
 
-def write_config(folder: Path, asked: dict[str, Any], free: set[str]) -> None:
-    """Write what the run is asked for; only the keys in `free` may differ from its start.
+def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str]:
+    """Return which settings differ from those of the run's start, of which only `free` may.
 
-    Raises RunError naming the first flag that does.
+    Raises RunError naming the first that may not.
     """
     before = read_config(folder)
-    for key, value in asked.items():
-        if before and key not in free and before.get(key) != value:
+    changed = [key for key in asked if before and before.get(key) != asked[key]]
+    for key in changed:
+        if key == "data":
             raise RunError(
-                f"--{key} {value}: the run in {folder} was started with {before.get(key)}. "
+                f"{asked['lmdb']}: other photos than the run in {folder} was started with. "
                 "Give the same, or another --out"
             )
-    path = folder / "config.json"
-    partial = path.with_name(".config.json.tmp")
-    partial.write_text(json.dumps(asked, indent=1) + "\n")
-    os.replace(partial, path)
+        if key not in free:
+            raise RunError(
+                f"--{key} {asked[key]}: the run in {folder} was started with {before.get(key)}. "
+                "Give the same, or another --out"
+            )
+    return [f"{key} {asked[key]} (was {before.get(key)})" for key in changed]
+
+
+def write_config(folder: Path, asked: dict[str, Any]) -> None:
+    """Write what the run is asked for."""
+    with replacing(folder / "config.json") as file:
+        file.write((json.dumps(asked, indent=1) + "\n").encode())
 
 
 class Signals:
-    """Remembers the first SIGINT, SIGTERM or SIGHUP in `received`; a second one quits at once."""
+    """Remembers the first signal to end in `received`; a second one quits at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        self._heeded = heeded_signals()
+        for number in self._heeded:
             signal.signal(number, self._remember)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code for what was received; 0 if nothing was."""
+        return EXIT_CODES[self.received] if self.received else 0
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         self.received = number
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for each in self._heeded:
             signal.signal(each, signal.SIG_DFL)
 
 
 class RunLog:
-    """Writes each record to log.jsonl and to TensorBoard.
+    """Writes each record to log.jsonl and to TensorBoard, and each sample grid.
 
     Records after `iteration` are of a time that a killed run did not save: they are dropped.
+    What cannot be written is told once and does not end the run.
     """
 
-    def __init__(self, folder: Path, iteration: int) -> None:
+    def __init__(self, folder: Path, iteration: int, tell: Callable[[str], None]) -> None:
+        self.folder, self.tell = folder, tell
+        self.failed = False
+        threading.excepthook = _no_traceback_of_the_disk
         path = folder / "log.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["iteration"] <= iteration]
-        path.write_text("".join(kept))
+        with replacing(path) as file:
+            file.write("".join(kept).encode())
         self.file = path.open("a", buffering=1)
         self.board = SummaryWriter(folder / "tensorboard", purge_step=iteration + 1)
 
     def write(self, iteration: int, record: dict[str, float]) -> None:
         """Add one record of figures."""
-        self.file.write(json.dumps({"iteration": iteration, **record}) + "\n")
-        for name, value in record.items():
-            self.board.add_scalar(name, value, iteration)
+        with self._going_on():
+            self.file.write(json.dumps({"iteration": iteration, **record}) + "\n")
+            for name, value in record.items():
+                self.board.add_scalar(name, value, iteration)
 
-    def show(self, iteration: int, path: Path) -> None:
-        """Add the sample grid at `path`."""
-        with Image.open(path) as image:
-            self.board.add_image("samples", np.asarray(image), iteration, dataformats="HWC")
+    def show(self, iteration: int, sheet: Image.Image) -> None:
+        """Add a sample grid."""
+        with self._going_on():
+            write_image(sheet, self.folder / "samples" / f"{iteration:06d}.png")
+            self.board.add_image("samples", np.asarray(sheet), iteration, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close both."""
-        self.file.close()
-        self.board.close()
+        with self._going_on():
+            self.file.close()
+        with self._going_on():
+            self.board.close()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self.failed:
+                self.tell(f"{self.folder}: grids and log miss some ({error}); training goes on")
+            self.failed = True
+
+
+def _no_traceback_of_the_disk(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread is to raise its OSError at the next record only, where it is told."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
 
 
 def _lines(path: Path) -> list[str]:
@@ -141,16 +187,14 @@ class SampleSheet:
         self.resolution = G.config.resolution
 
     @torch.no_grad()
-    def draw(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Tensor:
-        """Return uint8 images at the largest resolution, whatever the stage's is.
+    def draw(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Image.Image:
+        """Return the sheet at the largest resolution, whatever the stage's is.
 
         Truncated as generate.py's are by default: what is seen here is what one gets there.
         """
         ws = G.truncate(G.broadcast(G.mapping(self.z)), PSI)
         images = G.synthesis(ws, stage, self.noise, dtype)
         times = self.resolution // stage.resolution
-        return to_uint8(images).repeat_interleave(times, 2).repeat_interleave(times, 3)
-
-    def write(self, path: Path, G: Generator, stage: Stage, dtype: torch.dtype) -> None:
-        """Write the sheet as a picture."""
-        write_image(grid(self.draw(G, stage, dtype), self.n_col), path)
+        return grid(
+            to_uint8(images).repeat_interleave(times, 2).repeat_interleave(times, 3), self.n_col
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -153,5 +154,5 @@ def read_stage(path: Path, G: Generator, entries: dict[str, Any]) -> Stage:
     except (TypeError, ValueError):
         sound = False
     if not sound or (resolution == 4 and alpha < 1):
-        raise CheckpointError(f"{path}: unusable stage {stored!r}")
+        raise CheckpointError(f"{path}: unusable stage {brief(stored)}")
     return Stage(resolution, float(alpha))

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import MAX_SEED, Parser, fail, integer, number, resolution, tell
+from command_line import (
+    MAX_SEED,
+    Interrupted,
+    Parser,
+    device,
+    fail,
+    integer,
+    number,
+    resolution,
+    say,
+    stop_on_signals,
+    tell,
+)
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
 
     from dataset import ImageBank
-    from growth import Stage
+    from run_folder import Signals
     from training import TrainConfig, TrainState
 
 PROGRAM = "train.py"
@@ -36,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = run.add_argument
     add("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name of the LMDB>)")
     add("--init_from", type=Path, metavar="CKPT", help="start from the weights of another run")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision = ["auto", "fp32", "bf16", "fp16"]
     add("--precision", default="auto", choices=precision, help="of convolutions; auto: fastest")
     add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
@@ -92,21 +105,41 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
+    stop_on_signals()
+    try:
+        raise SystemExit(run_or_fail(args))
+    except Interrupted as interruption:
+        tell(PROGRAM, "interrupted before the first step; nothing is lost")
+        raise SystemExit(interruption.args[0]) from None
+
+
+def run_or_fail(args: argparse.Namespace) -> int:
+    """Run, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
     from database import DataError
-    from device import DeviceError
+    from device import DeviceError, is_out_of_memory
     from metrics import MetricError
     from run_folder import RunError
 
     try:
-        raise SystemExit(run(args))
+        return run(args)
     except (DataError, CheckpointError, DeviceError, MetricError, RunError, OSError) as error:
         fail(PROGRAM, error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail(
+            PROGRAM,
+            MemoryError(
+                f"out of memory at up to {args.max_size} px with a batch of {args.batch} and "
+                f"--width {args.width}; try a smaller --batch or --width in another --out"
+            ),
+        )
 
 
 def run(args: argparse.Namespace) -> int:
     """Set up what the flags ask for, train, and return the exit code."""
-    import checkpoint
+    import recovery
     import run_folder
     from dataset import ImageBank
     from device import choose_device
@@ -123,16 +156,21 @@ def run(args: argparse.Namespace) -> int:
     with run_folder.claim(args.out):
         config = train_config(args, device, run_folder.read_config(args.out))
         asked = {**vars(args), **vars(config), "data": bank.digest, "threads": threads()}
+        del asked["out"]  # a run folder may be moved
         asked = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
-        run_folder.write_config(args.out, asked, MAY_CHANGE)
+        changed = run_folder.differences(args.out, asked, MAY_CHANGE)
         state = TrainState(ModelConfig(args.max_size, args.width), config, device)
-        entries = checkpoint.load_latest(args.out, partial(tell, PROGRAM))
-        if entries:
-            state.restore(entries)
-        elif args.init_from:
-            start_from(state, args.init_from)
-        print(describe(state, config, bank), flush=True)
-        return train(state, config, bank, args)
+        inform = partial(tell, PROGRAM)
+        fresh = not recovery.resume(state, args.out, inform)
+        if fresh and args.init_from:
+            recovery.start_from(state, args.init_from, inform)
+        run_folder.write_config(args.out, asked)
+        if fresh:
+            recovery.save(state, config, args.out)  # the first good state to go back to
+        if changed:
+            tell(PROGRAM, f"going on with {', '.join(changed)}")
+        say([describe(state, config, bank)])
+        return keep_training(state, config, bank, args)
 
 
 def threads() -> int:
@@ -174,19 +212,6 @@ def train_config(
     )
 
 
-def start_from(state: TrainState, path: Path) -> None:
-    """Take the weights of another run or snapshot, and tell what could not be taken."""
-    import checkpoint
-
-    found = checkpoint.find(path)
-    try:
-        missing = state.start_from(checkpoint.load(found))
-    except checkpoint.CheckpointError as error:
-        raise checkpoint.CheckpointError(f"--init_from {found}: {error}") from error
-    anew = [f"; {name} is not in it and starts anew" for name in missing]
-    tell(PROGRAM, f"weights from {found}{''.join(anew)}")
-
-
 def describe(state: TrainState, config: TrainConfig, bank: ImageBank) -> str:
     """Return the line that a run begins with."""
     million = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (state.G, state.D)]
@@ -201,62 +226,75 @@ def describe(state: TrainState, config: TrainConfig, bank: ImageBank) -> str:
     )
 
 
-def train(state: TrainState, config: TrainConfig, bank: ImageBank, args: argparse.Namespace) -> int:
-    """Train to the end or to a signal; return the exit code.
+def keep_training(
+    state: TrainState, config: TrainConfig, bank: ImageBank, args: argparse.Namespace
+) -> int:
+    """Train, going back as often as it helps when numbers overflow; return the exit code."""
+    from checkpoint import NotFiniteError
+    from recovery import go_back
+    from run_folder import Signals
+
+    signals = Signals()
+    while True:
+        try:
+            train(state, config, bank, args, signals)
+            break
+        except NotFiniteError as error:
+            go_back(state, config, args.out, error, partial(tell, PROGRAM))
+    if signals.received:
+        tell(
+            PROGRAM, f"stopped at iteration {state.iteration:,}, saved; the same command continues"
+        )
+    else:
+        say([f"done: {args.out}; see samples/ and try: python generate.py {args.out}"])
+    return signals.exit_code
+
+
+def train(
+    state: TrainState,
+    config: TrainConfig,
+    bank: ImageBank,
+    args: argparse.Namespace,
+    signals: Signals,
+) -> None:
+    """Train to the end or to a signal. Raises NotFiniteError.
 
     What is due is written first, then the step is made: the last save needs no second place.
     """
     from best import Best
     from meter import Meter
-    from run_folder import RunLog, SampleSheet, Signals
+    from recovery import refuse_not_finite, save
+    from run_folder import RunLog, SampleSheet
     from training import train_step
 
-    best = Best(args.out, bank, state.G_ema) if args.metric_every else None
-    signals = Signals()
-    log = RunLog(args.out, state.iteration)
     sheet = SampleSheet(state.G, config.seed, state.device)
-    meter = Meter(config.growth, config.iterations, config.batch, state.iteration)
+    best = Best(args.out, bank, state.G_ema) if args.metric_every else None
     saved = time.monotonic()
-    while True:
-        stage = config.growth.at(state.nimg)
-        done = state.iteration >= config.iterations
-        if state.iteration % args.sample_every == 0 or done:
-            path = args.out / "samples" / f"{state.iteration:06d}.png"
-            sheet.write(path, state.G_ema, stage, config.dtype)
-            log.show(state.iteration, path)
-        snapshot = state.iteration and (state.iteration % args.save_every == 0 or done)
-        if snapshot or signals.received or time.monotonic() - saved > SAVE_SECONDS:
-            save(state, stage, args.out, bool(snapshot))
-            saved = time.monotonic()
-        if done or signals.received:
-            break
-        meter.add(train_step(state, config, bank))
-        if state.iteration % LOG_EVERY == 0:
-            figures = meter.read(stage, state.nimg, state.device)
-            log.write(state.iteration, {**figures, "lr": config.lr, "d_lr": config.d_lr})
-        if best and state.iteration % args.metric_every == 0:
-            distance = best.measure(state, config.growth.at(state.nimg), config.dtype)
-            log.write(state.iteration, {"nimg": state.nimg, "swd": distance})
-    meter.close()
-    log.close()
-    if signals.received:
-        tell(
-            PROGRAM, f"stopped at iteration {state.iteration:,}, saved; the same command continues"
-        )
-        return 128 + signals.received
-    print(f"done: {args.out}; see samples/ and try: python generate.py {args.out}")
-    return 0
-
-
-def save(state: TrainState, stage: Stage, folder: Path, snapshot: bool) -> None:
-    """Write the full state and, for a snapshot, G_ema alone under its iteration."""
-    import checkpoint
-
-    entries = {**state.entries(), "stage": list(stage)}
-    checkpoint.save_latest(folder, state.config, entries)
-    if snapshot:
-        few = {key: entries[key] for key in ("G_ema", "iteration", "nimg", "stage")}
-        checkpoint.save(folder / "snapshots" / f"{state.iteration:06d}.pt", state.config, few)
+    with (
+        closing(Meter(config.growth, config.iterations, config.batch, state.iteration)) as meter,
+        closing(RunLog(args.out, state.iteration, partial(meter.tell, PROGRAM))) as log,
+    ):
+        while True:
+            stage = config.growth.at(state.nimg)
+            done = state.iteration >= config.iterations
+            if state.iteration % args.sample_every == 0 or done:
+                refuse_not_finite(state, int(meter.not_finite))
+                log.show(state.iteration, sheet.draw(state.G_ema, stage, config.dtype))
+            snapshot = state.iteration and (state.iteration % args.save_every == 0 or done)
+            if snapshot or signals.received or time.monotonic() - saved > SAVE_SECONDS:
+                refuse_not_finite(state, int(meter.not_finite))
+                save(state, config, args.out, bool(snapshot))
+                saved = time.monotonic()
+            if done or signals.received:
+                break
+            meter.add(train_step(state, config, bank))
+            if state.iteration % LOG_EVERY == 0:
+                refuse_not_finite(state, int(meter.not_finite))
+                rates = {"lr": state.lr, "d_lr": state.lr * config.d_lr / config.lr}
+                log.write(state.iteration, meter.read(stage, state.nimg, state.device) | rates)
+            if best and state.iteration % args.metric_every == 0:
+                distance = best.measure(state, config.growth.at(state.nimg), config.dtype)
+                log.write(state.iteration, {"nimg": state.nimg, "swd": distance})
 
 
 if __name__ == "__main__":

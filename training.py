@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import parallel
-from checkpoint import CheckpointError
+from checkpoint import CheckpointError, first_difference
 from dataset import ImageBank
 from growth import Growth, Stage
 from images import fade, shrink, to_float
@@ -97,6 +97,11 @@ class TrainState:
         self.D.compile()
 
     @property
+    def lr(self) -> float:
+        """Return G's learning rate, as it now is."""
+        return float(self.opt_G.param_groups[0]["lr"])
+
+    @property
     def parts(self) -> dict[str, Any]:
         """Return everything with a state_dict, by its name in the checkpoint."""
         names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler")
@@ -108,9 +113,16 @@ class TrainState:
         return {**states, "iteration": self.iteration, "nimg": self.nimg}
 
     def restore(self, entries: dict[str, Any]) -> None:
-        """Take the whole state from `entries`, as it was at that iteration."""
+        """Take the whole state from `entries`, as it was at that iteration.
+
+        Raises CheckpointError that tells the first difference, if they are not of such a run.
+        """
+        for name in ("G", "D", "G_ema"):
+            difference = first_difference(self.parts[name], entries.get(name, {}))
+            if difference:
+                raise CheckpointError(f"{name}.{difference}")
         for name, part in self.parts.items():
-            part.load_state_dict(entries[name])
+            part.load_state_dict(dict(entries[name]))
         self.iteration = entries["iteration"]
         self.nimg = entries["nimg"]
 

@@ -69,10 +69,16 @@ def tiny_bank(tiny_lmdb: Path) -> Callable[[int], ImageBank]:
 
 
 @pytest.fixture(scope="session")
-def red_bank(tmp_path_factory: pytest.TempPathFactory) -> ImageBank:
+def red_lmdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight plain red pictures of 8 px."""
     pictures = [Image.new("RGB", (8, 8), (230, 20, 20))] * 8
-    return ImageBank(_store(tmp_path_factory.mktemp("red") / "red.lmdb", pictures), 8)
+    return _store(tmp_path_factory.mktemp("red") / "red.lmdb", pictures)
+
+
+@pytest.fixture(scope="session")
+def red_bank(red_lmdb: Path) -> ImageBank:
+    """Give the red pictures."""
+    return ImageBank(red_lmdb, 8)
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ def test_a_damaged_latest_is_told_and_the_one_before_it_used(tmp_path: Path) -> 
     assert entries["iteration"] == 0
     assert len(told) == 1
     assert told[0].startswith(f"{latest}: truncated")
-    assert told[0].endswith("using previous.pt")
+    assert told[0].endswith("it is now damaged.pt; using previous.pt")
     os.truncate(previous, 10)
     with pytest.raises(CheckpointError, match=r"previous\.pt: truncated"):
         checkpoint.load_latest(tmp_path, told.append)
@@ -277,7 +277,8 @@ def test_weights_of_another_shape_are_told_by_the_first_that_differs(tmp_path: P
     turned = weights()
     turned["synthesis.const"] = turned["synthesis.const"].permute(0, 2, 3, 1).contiguous()
     said = refused(forge(tmp_path / "a.pt", G_ema=turned))
-    assert said == "synthesis.const is (1, 4, 4, 15) in the file and (1, 15, 4, 4) in this model"
+    there, here = "(1, 4, 4, 15) of float32 in the file", "(1, 15, 4, 4) of float32 in this model"
+    assert said == f"synthesis.const is {there} and {here}"
 
 
 CONST = "synthesis.const"
@@ -287,9 +288,9 @@ CONST = "synthesis.const"
     ("G_ema", "told"),
     [
         (5, "not a checkpoint of this program"),
-        ({}, "w_avg is no tensor in the file and (16,) in this model"),
+        ({}, "w_avg is no tensor in the file and (16,) of float32 in this model"),
         ({**weights(), CONST: "x"}, f"{CONST} is no tensor in the file and (1, 15, 4, 4)"),
-        ({**weights(), "more": torch.ones(3)}, "more is (3,) in the file and no tensor"),
+        ({**weights(), "more": torch.ones(3)}, "more is (3,) of float32 in the file and no tensor"),
         ({**weights(), "more": "x"}, "more is no tensor in the file and no tensor"),
         ({k: v for k, v in weights().items() if k != CONST}, f"{CONST} is no tensor"),
     ],
@@ -330,6 +331,13 @@ def test_a_tensor_whose_numbers_are_not_in_the_file_is_refused(
     with warnings.catch_warnings(action="ignore"):
         path = forge(tmp_path / "a.pt", more=more)
     assert "not a checkpoint of this program" in refused(path)
+
+
+def test_what_else_a_file_says_of_its_weights_is_left_out(tmp_path: Path) -> None:
+    spoiled = weights()
+    spoiled._metadata = {"": 5}  # type: ignore[attr-defined]  # torch's own: a dict of dicts
+    G, _ = checkpoint.load_generator(forge(tmp_path / "a.pt", G_ema=spoiled), CPU)
+    assert same(G.state_dict(), weights())
 
 
 def test_nesting_without_end_does_no_harm(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
-    "augment command_line database device features growth images loss metrics parallel photos"
-    " styling",
+    "augment command_line database device features files growth images loss metrics parallel"
+    " photos styling",
     "dataset film model plots selection workers",
     "checkpoint run_folder",
     "sampling training",
-    "best drawing evaluation meter",
+    "best drawing evaluation meter recovery",
     "evaluate generate prepare_data train",
 ]
 LEVEL = {name: level for level, row in enumerate(LEVELS) for name in row.split()}

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -42,21 +40,6 @@ def run(lmdb: Path, out: Path, *flags: str) -> int:
     return int(end.value.code or 0)
 
 
-def command(lmdb: Path, out: Path, *flags: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), str(lmdb), "--out", str(out), *SMALL, *flags]
-
-
-def start(args: list[str]) -> subprocess.Popen[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(args, stdout=pipe, stderr=pipe, text=True, env=env)
-
-
-def assert_done(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-
-
 def config_of(out: Path) -> dict[str, object]:
     return dict(json.loads((out / "config.json").read_text()))
 
@@ -80,14 +63,6 @@ def digest(path: Path) -> str:
 
     walk(checkpoint.load(path))
     return found.hexdigest()
-
-
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_run_folder_holds_what_was_asked_seen_and_learned(
@@ -133,53 +108,6 @@ def test_the_first_line_says_what_will_be_trained_on_what(
     line = capsys.readouterr().out.splitlines()[0]
     for word in ("cpu", "fp32", "G ", "D ", "24 images", "4-8 px", "6 iterations of 4"):
         assert word in line
-
-
-def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(
-    tiny_lmdb: Path, tmp_path: Path
-) -> None:
-    flags = ["--iterations", "400", "--save_every", "20", "--phase", "300", "--sample_every", "150"]
-    whole = start(command(tiny_lmdb, tmp_path / "whole", *flags))
-    assert_done(whole)
-    broken = command(tiny_lmdb, tmp_path / "broken", *flags)
-    moments = random.Random(0)
-    kills = 0
-    for _ in range(5):
-        process = start(broken)
-        wait_for(tmp_path / "broken" / "samples" / "000000.png", process)
-        try:
-            process.wait(timeout=moments.uniform(0.1, 3.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            kills += 1
-        process.communicate()
-    assert kills >= 3
-    last = start(broken)
-    assert_done(last)
-    for name in ("latest.pt", "snapshots/000400.pt", "snapshots/000200.pt"):
-        assert digest(tmp_path / "broken" / name) == digest(tmp_path / "whole" / name)
-    grids = [tmp_path / each / "samples" / "000400.png" for each in ("broken", "whole")]
-    assert grids[0].read_bytes() == grids[1].read_bytes()
-    iterations = [
-        json.loads(line)["iteration"]
-        for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()
-    ]
-    assert iterations == sorted(set(iterations))
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_ends_with_its_code(
-    tiny_lmdb: Path, tmp_path: Path, number: int, code: int
-) -> None:
-    out = tmp_path / "run"
-    process = start(command(tiny_lmdb, out, "--iterations", "100000"))
-    wait_for(out / "samples" / "000100.png", process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == code
-    assert "Traceback" not in errors
-    assert "the same command continues" in errors
-    assert checkpoint.load(out / "latest.pt")["iteration"] >= 100
 
 
 def test_the_same_command_after_the_end_says_done_and_changes_nothing(
@@ -245,83 +173,6 @@ def test_defaults_are_the_ones_promised(tmp_path: Path) -> None:
 
 def test_a_longer_name_of_the_lmdb_and_a_slash_at_its_end_give_the_same_run(tmp_path: Path) -> None:
     assert train.parse_args([f"{tmp_path}/faces.lmdb/"]).out == Path("runs/faces")
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--init_size", "48"], ["--init_size", "16", "--max_size", "8"], ["--max_size", "2"],
-        ["--batch", "0"], ["--batch", "x"], ["--lr", "-1"], ["--lr", "nan"], ["--lr", "inf"],
-        ["--iterations", "0"], ["--seed", "-1"], ["--seed", str(2**70)], ["--width", "0"],
-        ["--mixing", "1.1"], ["--loss", "hinge"], ["--precision", "int8"], ["--nonsense"],
-        ["--phase", "0"], ["--r1_gamma", "-1"], ["--save_every", "0"],
-    ],
-)  # fmt: skip
-def test_bad_usage_is_one_line_and_makes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
-) -> None:
-    out = tmp_path / "run"
-    with pytest.raises(SystemExit) as end:
-        train.main([str(tmp_path), "--out", str(out), *flags])
-    assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert flags[0] in error
-    assert not out.exists()
-
-
-def test_what_is_no_database_of_faces_is_one_line(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "text").write_text("no database")
-    (tmp_path / "empty").mkdir()
-    for name in ("missing", "text", "empty"):
-        assert run(tmp_path / name, tmp_path / "run") == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
-        assert name in error
-        assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "missing").exists()
-    for flags in (["--max_size", "64"], ["--batch", "25"]):
-        assert run(tiny_lmdb, tmp_path / "run", *flags) == 1
-        assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_device_that_is_not_there_is_one_line(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for device in ("cuda:9", "tpu", "meta", "nonsense"):
-        assert run(tiny_lmdb, tmp_path / "run", "--device", device) == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
-        assert device in error
-
-
-def test_a_second_trainer_in_one_run_folder_is_refused(tiny_lmdb: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    first = start(command(tiny_lmdb, out, "--iterations", "100000"))
-    wait_for(out / "samples" / "000000.png", first)
-    second = start(command(tiny_lmdb, out, "--iterations", "100000"))
-    _, error = second.communicate(timeout=60)
-    first.kill()
-    first.communicate()
-    assert second.returncode == 1
-    assert error.count("\n") == 1
-    assert "another train.py" in error
-
-
-def test_a_damaged_latest_is_told_and_the_one_before_used(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "run"
-    run(tiny_lmdb, out, "--save_every", "3")
-    expected = digest(out / "latest.pt")
-    latest = out / "latest.pt"
-    latest.write_bytes(latest.read_bytes()[:-1000])
-    capsys.readouterr()
-    assert run(tiny_lmdb, out, "--save_every", "3") == 0
-    assert "using previous.pt" in capsys.readouterr().err
-    assert digest(latest) == expected
 
 
 def test_weights_come_from_a_smaller_run_when_asked(

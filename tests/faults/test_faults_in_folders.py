@@ -15,6 +15,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
+
 from faults.folders import (
     LongRun,
     encoded,

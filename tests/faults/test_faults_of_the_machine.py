@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+import database
+from database import Writer
 from faults.folders import (
     PATIENCE,
     LongRun,
@@ -27,9 +30,6 @@ from faults.folders import (
     run,
     tree,
 )
-
-import database
-from database import Writer
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 
