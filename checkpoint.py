@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from files import replacing, sync_folder
+from files import replacing, sync
 from model import Generator, ModelConfig
 
 FORMAT = 1
@@ -63,7 +63,7 @@ def save_latest(run: Path, config: ModelConfig, entries: dict[str, Any]) -> None
     if latest.exists():
         os.replace(latest, run / PREVIOUS)
     os.replace(fresh, latest)
-    sync_folder(run)
+    sync(run)
 
 
 def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:

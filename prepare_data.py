@@ -29,7 +29,7 @@ from command_line import (
     stop_on_signals,
     tell,
 )
-from database import HOLDOUT, TRAINING, DataError, Writer, printable
+from database import HOLDOUT, TRAINING, DataError, printable
 from photos import FORMATS, Recipe
 from selection import (
     Condition,
@@ -43,6 +43,7 @@ from selection import (
     spread,
 )
 from workers import WorkerLostError, Workers, usable_cores
+from writer import Writer
 
 EXAMPLES = """  python prepare_data.py photos faces.lmdb
   python prepare_data.py young old mix.lmdb --per_source 2500

@@ -10,9 +10,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from database import HOLDOUT, TRAINING, Writer
+from database import HOLDOUT, TRAINING
 from dataset import ImageBank
 from features import LITE0_ROWS
+from writer import Writer
 
 torch.set_num_threads(1)  # as many sums in the same order on every machine
 

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 import dataset
-from database import HOLDOUT, TRAINING, DataError, Writer
+from database import HOLDOUT, TRAINING, DataError
 from dataset import ImageBank
+from writer import Writer
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,7 +15,7 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 LEVELS = [
     "augment command_line database device features files growth images loss metrics parallel"
     " photos styling",
-    "dataset film model plots selection workers",
+    "dataset film model plots selection workers writer",
     "checkpoint run_folder",
     "sampling training",
     "best drawing evaluation meter recovery",

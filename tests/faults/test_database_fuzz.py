@@ -9,10 +9,10 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
-from faults.folders import encoded
 from PIL import Image
 
-from database import Writer
+from faults.folders import encoded
+from writer import Writer
 
 FUZZ = Path(__file__).parent / "database_fuzz.py"
 DAMAGES = int(os.environ.get("RETRATO_DAMAGES", "200"))

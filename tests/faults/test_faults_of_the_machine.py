@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import database
-from database import Writer
+import writer
 from faults.folders import (
     PATIENCE,
     LongRun,
@@ -30,6 +29,7 @@ from faults.folders import (
     run,
     tree,
 )
+from writer import Writer
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 
@@ -219,15 +219,15 @@ def test_p21_a_run_that_ends_spares_the_folder_of_the_next(
 ) -> None:
     """P21: the second run begins between the first one's rename and its cleaning up."""
     second = Writer(tmp_path / "a.lmdb", [16], ["b"], overwrite=True)
-    sync = database._fsync
+    sync = writer.sync
 
     def begin_second(path: Path) -> None:
         sync(path)
         if path == tmp_path:
-            monkeypatch.setattr(database, "_fsync", sync)
+            monkeypatch.setattr(writer, "sync", sync)
             second.__enter__()
 
-    monkeypatch.setattr(database, "_fsync", begin_second)
+    monkeypatch.setattr(writer, "sync", begin_second)
     with Writer(tmp_path / "a.lmdb", [16], ["a"]) as first:
         first.add([b"one"], b"1", 0)
     second.add([b"two"], b"2", 0)
