@@ -141,12 +141,12 @@ def load_inception(weights: Path | None) -> Network:
 
     Raises FeaturesError if either is not to be had.
     """
+    if weights is not None:
+        check_weights(weights)
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise FeaturesError(f"torch-fidelity is not installed; for FID: {INSTALL}") from error
-    if weights is not None:
-        check_weights(weights)
     path = None if weights is None else str(weights)
     try:
         return Inception(FeatureExtractorInceptionV3("inception", ["2048"], path))
