@@ -8,12 +8,15 @@ process, and nothing here has anything to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from model import STD_GROUP
 
 
 class ParallelError(Exception):
@@ -27,16 +30,25 @@ def device_of_rank(name: str) -> str:
     return name
 
 
-def join(device: torch.device) -> None:
-    """Meet the other processes (over NCCL on cards, else gloo); returns when all are there."""
+def refuse_batch(batch: int) -> None:
+    """Raise ParallelError if the parts of a batch would tear groups of minibatch std apart."""
+    if size() > 1 and batch % (STD_GROUP * size()):
+        raise ParallelError(
+            f"--batch {batch}: cannot be split over {size()} processes; expected a multiple of "
+            f"{STD_GROUP * size()}, since D compares groups of {STD_GROUP} images"
+        )
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Meet the other processes (over NCCL on cards, else gloo), and part from them at the end."""
     if size() > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def leave() -> None:
-    """Part from the others."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def rank() -> int:

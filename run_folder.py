@@ -96,10 +96,10 @@ def write_config(folder: Path, asked: dict[str, Any]) -> None:
 
 
 class Signals:
-    """Remembers the first signal to end in `received`; a second one quits at once."""
+    """Remembers the first signal to end in `received`, 0 until then; a second quits at once."""
 
     def __init__(self) -> None:
-        self.received: int | None = None
+        self.received = 0
         self._heeded = heeded_signals()
         for number in self._heeded:
             signal.signal(number, self._remember)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,12 @@ PROGRAM = "train.py"
 LOG_EVERY = 50  # iterations between records
 SAVE_SECONDS = 300.0  # latest.pt is at most this old
 MAY_CHANGE = {"iterations", "save_every", "sample_every", "metric_every"}
-MAY_CHANGE |= {"lmdb", "device", "threads"}
+MAY_CHANGE |= {"lmdb", "device", "threads", "compile"}
+AGAIN = 1000  # above all signals: what the first process tells the others before it goes back
 EXAMPLES = """\
   python train.py faces.lmdb --init_size 64 --max_size 64
   python train.py faces.lmdb --init_size 8 --max_size 64 --width 0.25 --iterations 30000
+  torchrun --nproc_per_node=2 train.py faces.lmdb
 The same command again continues a run that was stopped, wherever it stopped."""
 
 
@@ -52,6 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision = ["auto", "fp32", "bf16", "fp16"]
     add("--precision", default="auto", choices=precision, help="of convolutions; auto: fastest")
+    compiling = "fuse what follows the convolutions, at the price of a minute; auto: on a GPU"
+    add("--compile", default="auto", choices=["auto", "on", "off"], help=compiling)
     add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
     schedule = parser.add_argument_group("schedule")
     add = schedule.add_argument
@@ -70,13 +74,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=rate, default=0.001, metavar="X", help="Adam's learning rate")
     add("--d_lr", type=rate, metavar="X", help="that of D, if it differs from --lr")
     add("--r1_gamma", type=number(0), default=1.0, metavar="X", help="weight of R1; 0: none")
-    add(
-        "--r1_every",
-        type=integer(1, 1024),
-        default=16,
-        metavar="N",
-        help="iterations between R1",
-    )
+    lazy = "iterations between R1"
+    add("--r1_every", type=integer(1, 1024), default=16, metavar="N", help=lazy)
     add("--mixing", type=number(0, 1), default=0.9, metavar="P", help="probability of style mixing")
     ema = "half-life of the averaged generator"
     add("--ema", type=integer(0), default=10_000, metavar="IMAGES", help=ema)
@@ -119,11 +118,14 @@ def run_or_fail(args: argparse.Namespace) -> int:
     from database import DataError
     from device import DeviceError, is_out_of_memory
     from metrics import MetricError
+    from parallel import ParallelError
     from run_folder import RunError
 
     try:
         return run(args)
-    except (DataError, CheckpointError, DeviceError, MetricError, RunError, OSError) as error:
+    except (DataError, CheckpointError, DeviceError, MetricError) as error:
+        fail(PROGRAM, error)
+    except (ParallelError, RunError, OSError) as error:
         fail(PROGRAM, error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -139,38 +141,90 @@ def run_or_fail(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Set up what the flags ask for, train, and return the exit code."""
-    import recovery
+    import parallel
     import run_folder
     from dataset import ImageBank
-    from device import choose_device
-    from model import ModelConfig
-    from training import TrainState
+    from device import choose_device, tune
 
-    device = choose_device(args.device)
+    device = choose_device(parallel.device_of_rank(args.device))
+    tune(device)
+    parallel.refuse_batch(args.batch)
     bank = ImageBank(args.lmdb, args.max_size, device)
     if bank.count < args.batch:
         raise run_folder.RunError(
             f"{args.lmdb}: {bank.count} images; expected at least a batch of {args.batch}. "
             "Add photos, or lower --batch"
         )
-    with run_folder.claim(args.out):
-        config = train_config(args, device, run_folder.read_config(args.out))
-        asked = {**vars(args), **vars(config), "data": bank.digest, "threads": threads()}
-        del asked["out"]  # a run folder may be moved
-        asked = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
-        changed = run_folder.differences(args.out, asked, MAY_CHANGE)
-        state = TrainState(ModelConfig(args.max_size, args.width), config, device)
-        inform = partial(tell, PROGRAM)
-        fresh = not recovery.resume(state, args.out, inform)
-        if fresh and args.init_from:
-            recovery.start_from(state, args.init_from, inform)
-        run_folder.write_config(args.out, asked)
-        if fresh:
-            recovery.save(state, config, args.out)  # the first good state to go back to
-        if changed:
-            tell(PROGRAM, f"going on with {', '.join(changed)}")
-        say([describe(state, config, bank)])
-        return keep_training(state, config, bank, args)
+    with parallel.joined(device):
+        if parallel.rank() > 0:
+            return follow(args, bank)
+        with run_folder.claim(args.out):
+            return lead(args, bank)
+
+
+def lead(args: argparse.Namespace, bank: ImageBank) -> int:
+    """Take up the run in its folder, or begin it; train and write; return the exit code."""
+    import recovery
+    import run_folder
+
+    config = train_config(args, bank.device, run_folder.read_config(args.out))
+    asked = {**vars(args), **vars(config), "data": bank.digest, "threads": threads()}
+    del asked["out"]  # a run folder may be moved
+    asked = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
+    changed = run_folder.differences(args.out, asked, MAY_CHANGE)
+    state = new_state(args, config, bank.device)
+    inform = partial(tell, PROGRAM)
+    fresh = not recovery.resume(state, args.out, inform)
+    if fresh and args.init_from:
+        recovery.start_from(state, args.init_from, inform)
+    run_folder.write_config(args.out, asked)
+    if fresh:
+        recovery.save(state, config, args.out)  # the first good state to go back to
+    if changed:
+        tell(PROGRAM, f"going on with {', '.join(changed)}")
+    say([describe(state, config, bank)])
+    return keep_training(state, config, bank, args)
+
+
+def follow(args: argparse.Namespace, bank: ImageBank) -> int:
+    """Compute this process's part of every step of the first one's; return the exit code."""
+    import parallel
+    from command_line import EXIT_CODES
+    from run_folder import Signals
+    from training import train_step
+
+    signals = Signals()
+    while True:
+        config, digest, entries = parallel.from_first(None)
+        if digest != bank.digest:
+            raise parallel.ParallelError(
+                f"{args.lmdb}: other photos than those of the first process; expected copies of "
+                "one database on all machines"
+            )
+        state = new_state(args, config, bank.device)
+        state.restore(entries)
+        while True:
+            stop = parallel.highest(signals.received, bank.device)
+            if stop or state.iteration >= config.iterations:
+                break
+            train_step(state, config, bank)
+        if stop != AGAIN:
+            return EXIT_CODES.get(stop, 0)
+
+
+def new_state(args: argparse.Namespace, config: TrainConfig, device: torch.device) -> TrainState:
+    """Return the state of a run that begins, compiled if that is wanted and possible."""
+    from device import can_compile
+    from model import ModelConfig
+    from training import TrainState
+
+    state = TrainState(ModelConfig(args.max_size, args.width), config, device)
+    if args.compile == "on" or (args.compile == "auto" and device.type == "cuda"):
+        if can_compile(device):
+            state.compile()
+        else:
+            tell(PROGRAM, "torch.compile finds no compiler here; going on without it")
+    return state
 
 
 def threads() -> int:
@@ -230,16 +284,19 @@ def keep_training(
     state: TrainState, config: TrainConfig, bank: ImageBank, args: argparse.Namespace
 ) -> int:
     """Train, going back as often as it helps when numbers overflow; return the exit code."""
+    import parallel
     from checkpoint import NotFiniteError
     from recovery import go_back
     from run_folder import Signals
 
     signals = Signals()
     while True:
+        parallel.from_first((config, bank.digest, state.entries()))
         try:
             train(state, config, bank, args, signals)
             break
         except NotFiniteError as error:
+            parallel.highest(AGAIN, state.device)
             go_back(state, config, args.out, error, partial(tell, PROGRAM))
     if signals.received:
         tell(
@@ -259,9 +316,11 @@ def train(
 ) -> None:
     """Train to the end or to a signal. Raises NotFiniteError.
 
-    What is due is written first, then the step is made: the last save needs no second place.
+    What is due is written first, then the step is made.
     """
+    import parallel
     from best import Best
+    from checkpoint import NotFiniteError
     from meter import Meter
     from recovery import refuse_not_finite, save
     from run_folder import RunLog, SampleSheet
@@ -281,10 +340,11 @@ def train(
                 refuse_not_finite(state, int(meter.not_finite))
                 log.show(state.iteration, sheet.draw(state.G_ema, stage, config.dtype))
             snapshot = state.iteration and (state.iteration % args.save_every == 0 or done)
-            if snapshot or signals.received or time.monotonic() - saved > SAVE_SECONDS:
+            if snapshot or time.monotonic() - saved > SAVE_SECONDS:
                 refuse_not_finite(state, int(meter.not_finite))
                 save(state, config, args.out, bool(snapshot))
                 saved = time.monotonic()
+            signals.received = parallel.highest(signals.received, state.device)
             if done or signals.received:
                 break
             meter.add(train_step(state, config, bank))
@@ -295,6 +355,10 @@ def train(
             if best and state.iteration % args.metric_every == 0:
                 distance = best.measure(state, config.growth.at(state.nimg), config.dtype)
                 log.write(state.iteration, {"nimg": state.nimg, "swd": distance})
+        if signals.received and not done:
+            with suppress(NotFiniteError):  # then what was saved before is the last good state
+                refuse_not_finite(state, int(meter.not_finite))
+                save(state, config, args.out)
 
 
 if __name__ == "__main__":

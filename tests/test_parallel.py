@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import checkpoint
 import parallel
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,6 @@ from pathlib import Path
 from training import TrainConfig, TrainState, train_step
 
 torch.set_num_threads(1)
-parallel.join(torch.device("cpu"))
 loss, lmdb, out = sys.argv[1:]
 config = TrainConfig(
     init_size=4, max_size=16, iterations=9, batch=8, phase=16, lr=0.002, d_lr=0.002, loss=loss,
@@ -29,10 +29,10 @@ config = TrainConfig(
 )
 bank = ImageBank(Path(lmdb), 16, torch.device("cpu"))
 state = TrainState(ModelConfig(16, 0.03, 16, 16, 2), config, torch.device("cpu"))
-stats = [train_step(state, config, bank) for _ in range(9)]
+with parallel.joined(torch.device("cpu")):
+    stats = [train_step(state, config, bank) for _ in range(9)]
 if parallel.rank() == 0:
     torch.save([state.G.state_dict(), state.D.state_dict(), state.G_ema.state_dict(), stats], out)
-parallel.leave()
 """
 
 
@@ -66,6 +66,44 @@ def test_two_processes_train_as_one_does_to_rounding(loss, tiny_lmdb, tmp_path):
     for ours, theirs in zip(one[3:7], two[3:7], strict=True):  # Adam makes rounding grow later
         for name, value in ours.items():
             torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def torchrun(processes: int, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:
+    """Run train.py under torchrun in so many processes."""
+    flags = ["--width", "0.03", "--batch", "8", "--init_size", "4", "--max_size", "8", "--phase"]
+    flags += ["16", "--precision", "fp32", "--sample_every", "100", *map(str, arguments)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    launch += ["--master_port", str(free_port()), str(ROOT / "train.py")]
+    command = (
+        [*launch, *flags] if processes > 1 else [sys.executable, str(ROOT / "train.py")] + flags
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
+    assert (done.returncode == 0) == (code == 0), done.stderr
+    return done
+
+
+def weights(run: Path, snapshot: int) -> torch.Tensor:
+    entries = checkpoint.load(run / "snapshots" / f"{snapshot:06d}.pt")
+    return torch.cat([p.flatten() for p in entries["G_ema"].values()])
+
+
+def test_a_run_begun_by_two_processes_is_finished_by_one(tiny_lmdb, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    torchrun(1, tiny_lmdb, "--out", one, "--iterations", 8)
+    torchrun(2, tiny_lmdb, "--out", two, "--iterations", 5)
+    assert sorted(path.name for path in (two / "snapshots").iterdir()) == ["000005.pt"]
+    log = (two / "log.jsonl").read_text()
+    torchrun(1, tiny_lmdb, "--out", two, "--iterations", 8)
+    assert (two / "log.jsonl").read_text().startswith(log)
+    difference = (weights(one, 8) - weights(two, 8)).norm() / weights(one, 8).norm()
+    assert difference < 2e-3
+
+
+def test_a_batch_that_would_tear_groups_apart_is_refused(tiny_lmdb, tmp_path):
+    done = torchrun(2, tiny_lmdb, "--out", tmp_path / "run", "--batch", 12, code=1)
+    assert "--batch 12: cannot be split over 2 processes; expected a multiple of 8" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_process_alone_waits_for_nobody():

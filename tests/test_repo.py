@@ -13,10 +13,9 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
-    "augment command_line database device features files growth images loss metrics parallel"
-    " photos styling",
+    "augment command_line database device features files growth images loss metrics photos styling",
     "dataset film model plots selection workers writer",
-    "checkpoint run_folder",
+    "checkpoint parallel run_folder",
     "sampling training",
     "best drawing evaluation meter recovery",
     "evaluate generate prepare_data train",
