@@ -72,11 +72,10 @@ def torchrun(processes: int, *arguments: object, code: int = 0) -> subprocess.Co
     """Run train.py under torchrun in so many processes."""
     flags = ["--width", "0.03", "--batch", "8", "--init_size", "4", "--max_size", "8", "--phase"]
     flags += ["16", "--precision", "fp32", "--sample_every", "100", *map(str, arguments)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    launch += ["--master_port", str(free_port()), str(ROOT / "train.py")]
-    command = (
-        [*launch, *flags] if processes > 1 else [sys.executable, str(ROOT / "train.py")] + flags
-    )
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    launch += ["--master_port", str(free_port())]
+    script = [*(launch if processes > 1 else []), str(ROOT / "train.py")]
+    command = [sys.executable, *script, *flags]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
     assert (done.returncode == 0) == (code == 0), done.stderr
