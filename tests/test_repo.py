@@ -13,12 +13,13 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
-    "command_line database device growth images loss photos",
+    "command_line database device growth images loss photos sheets similarity",
     "dataset film model selection workers",
-    "checkpoint run_folder",
+    "checkpoint latents run_folder",
     "sampling training",
-    "drawing meter",
-    "generate prepare_data train",
+    "drawing meter projection",
+    "directions mixing",
+    "generate prepare_data project train",
 ]
 LEVEL = {name: level for level, row in enumerate(LEVELS) for name in row.split()}
 
