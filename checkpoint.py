@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import torch
 
-from model import Generator, ModelConfig
+from model import Discriminator, Generator, ModelConfig
 
 FORMAT = 1
 LATEST = "latest.pt"
@@ -244,6 +244,24 @@ def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[st
     G = G.to_empty(device=device)
     G.load_state_dict(weights)
     return G.eval().requires_grad_(False), entries
+
+
+def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Discriminator | None:
+    """Return the D of the run that made `G`, on its device; None where the file has none.
+
+    Raises CheckpointError when its weights do not fit.
+    """
+    weights = entries.get("D")
+    if weights is None:
+        return None
+    with torch.device("meta"):
+        D = Discriminator(G.config)
+    difference = first_difference(D, weights) if isinstance(weights, dict) else "D is no dict"
+    if difference:
+        raise CheckpointError(f"{path}: {difference}")
+    D = D.to_empty(device=G.w_avg.device)
+    D.load_state_dict(weights)
+    return D.eval().requires_grad_(False)
 
 
 def read_config(path: Path, entries: dict[str, Any]) -> ModelConfig:

@@ -15,6 +15,8 @@ from PIL import Image
 
 # What cameras (MPO counts as JPEG), phones and the web make. EPS, say, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+QUALITY = 95  # of JPEGs, unless told otherwise
+MIN_SIZE = 32  # px that both sides of a photo must have, unless told otherwise
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
     2: Image.Transpose.FLIP_LEFT_RIGHT,
