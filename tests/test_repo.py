@@ -15,6 +15,7 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 LEVELS = [
     "command_line database device growth images loss photos sheets similarity",
     "dataset film model selection workers",
+    "rosinality",
     "checkpoint latents run_folder",
     "sampling training",
     "drawing meter projection",
