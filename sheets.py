@@ -19,7 +19,7 @@ TEXT = 14  # px, height of labels
 LINE = 18  # px from one line of a label to the next
 MARGIN = 12  # px around a sheet
 INK = (30, 30, 30)
-SCALE = "mean absolute difference: 0 "
+SCALE = "difference: 0 "
 # Dark to bright at even steps of lightness, so that twice as far looks twice as far: 0 to 1.
 HEAT = (
     (0, 0, 4),
@@ -70,8 +70,8 @@ def sheet(
 ) -> Image.Image:
     """Return the rows under a title and headings, one heading a column; newlines break lines.
 
-    With `most`, the scale of the heat maps stands below: 0 to `most` of 255. If `apart` is not 0,
-    a wider gap follows every `apart` columns.
+    With `most`, the scale of the heat maps stands below: differences of 0 to `most` of 255. If
+    `apart` is not 0, a wider gap follows every `apart` columns.
     """
     sides = [picture.shape[-1] for row in rows for picture in row.pictures if picture is not None]
     cell = max(CELL, *sides)
@@ -81,7 +81,7 @@ def sheet(
     top = MARGIN + LINE * (title.count("\n") + 1 if title else 0)
     top += LINE * max((head.count("\n") + 1 for head in heads), default=0) + GAP
     xs = [left + i * (cell + GAP) + (i // apart * MARGIN if apart else 0) for i in range(columns)]
-    scale = left + _width(SCALE) + 2 * CELL + 2 * GAP + _width(_most(most)) if most else 0
+    scale = left + _width(SCALE) + CELL + 2 * GAP + _width(_most(most)) if most else 0
     width = max(xs[-1] + cell, MARGIN + _width(title), scale) + MARGIN
     height = top + len(rows) * (cell + GAP) + MARGIN + (2 * LINE if most else 0)
     made = Image.new("RGB", (width, height), "white")
@@ -115,12 +115,12 @@ def beside(panels: Sequence[Image.Image]) -> Image.Image:
 
 def _scale(made: Image.Image, place: tuple[int, int], most: float) -> None:
     """Draw the colours of 0 to `most` and what they mean at `place`."""
-    bar = heat(torch.linspace(0, 1, 2 * CELL).expand(LINE, -1), 1)
+    bar = heat(torch.linspace(0, 1, CELL).expand(LINE, -1), 1)
     draw = ImageDraw.Draw(made)
     draw.text(place, SCALE, INK, font())
     x = place[0] + _width(SCALE) + GAP
     made.paste(Image.fromarray(bar.permute(1, 2, 0).contiguous().numpy()), (x, place[1]))
-    draw.text((x + 2 * CELL + GAP, place[1]), _most(most), INK, font())
+    draw.text((x + CELL + GAP, place[1]), _most(most), INK, font())
 
 
 def _most(most: float) -> str:
