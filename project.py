@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from sampling import Faces
 
 PROGRAM = "project.py"
-STEPS = 150  # 26 dB, and mixes that still look like faces; more draw the photo, less the face
+STEPS = 100  # about 24 dB, and mixes that still look like faces; more draw the photo, not the face
 FILM_PHOTOS = 8  # at most in the film, side by side
 FILM_PX = 128  # of each of them, at least
 FILM_MS, FILM_HOLD_MS = 100, 2000  # of each frame, and of the last

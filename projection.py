@@ -20,9 +20,9 @@ from latents import Latents
 from model import Discriminator
 from sampling import Faces
 
-SAMPLES = 256  # to begin with the best of
-BATCH = 8  # photos optimised at once, for memory: 64 px at width 1 takes 4 GB
-LR = 0.1  # of styles, in standard deviations of w, and of noise
+SAMPLES = 64  # to begin with the best of
+BATCH = 8  # photos optimised at once, for memory
+LR = 0.2  # of styles, in standard deviations of w, and of noise
 RAMP_UP = 0.05  # of the steps, in which the learning rate rises (Karras et al. 2020, app. D)
 # Weights of the terms, next to the squared error of the pixels. Chosen for mixes that look like
 # faces: see doc/decisions.md.
@@ -131,9 +131,8 @@ def pyramid_error(a: Tensor, b: Tensor) -> Tensor:
 
 def relative_error(seen: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """Return the squared error [N] of features relative to their own mean square, over blocks."""
-    errors = [
-        _mean_square(a.float() - b) / _mean_square(b) for a, b in zip(seen, wanted, strict=True)
-    ]
+    pairs = zip(seen, wanted, strict=True)
+    errors = [_mean_square(a.float() - b) / (_mean_square(b) + 1e-8) for a, b in pairs]
     return torch.stack(errors).mean(dim=0)
 
 

@@ -173,7 +173,7 @@ def test_the_sheet_of_two_begins_and_ends_with_the_pure_faces(
     cells = differs[:, differs.shape[1] - 12 - 7 * 100 : -12]
     columns = [cells[:, i * 100 : i * 100 + 96].any() for i in range(7)]
     assert all(columns)
-    black = (mixed == (0, 0, 4)).all(axis=2)  # nothing has changed in the first column
+    black = (mixed[:-40] == (0, 0, 4)).all(axis=2)  # nothing has changed in the first column
     assert black[:, differs.shape[1] - 12 - 696 : differs.shape[1] - 12 - 600].sum() == 2 * 96**2
 
 
