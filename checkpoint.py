@@ -18,14 +18,16 @@ from typing import IO, Any
 
 import torch
 
+import rosinality
 from files import replacing, sync
-from model import Generator, ModelConfig
+from model import Discriminator, Generator, ModelConfig
 
 FORMAT = 1
 LATEST = "latest.pt"
 PREVIOUS = "previous.pt"
 DAMAGED = "damaged.pt"
 SIZES = [2**n for n in range(2, 11)]  # px, of images
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
 MAX_DEPTH = 8  # of dicts within dicts; Adam's state has 4
 
 
@@ -114,17 +116,25 @@ def load(path: Path) -> dict[str, Any]:
     """Return the entries of a checkpoint, tensors on the CPU.
 
     The archive is checked before torch sees it: stored members only, no more bytes than the file
-    has, every CRC32 right. Raises CheckpointError, whatever is wrong.
+    has, every CRC32 right. Generators of rosinality's are read too, also in torch's old format,
+    which is no archive: their entries have `foreign` true. Raises CheckpointError, whatever is
+    wrong.
     """
     with open_file(path) as file:  # once: a file replaced meanwhile is read whole, old or new
-        check_archive(path, file)
+        if file.read(len(LEGACY)) != LEGACY:
+            check_archive(path, file)
         file.seek(0)
         try:
             with warnings.catch_warnings(action="ignore"):  # torch's advice must not be shown
                 entries = torch.load(file, map_location="cpu", weights_only=True)
-            sound = isinstance(entries, dict) and {"format", "model", "G_ema"} <= entries.keys()
+            sound = is_plain(entries, os.fstat(file.fileno()).st_size)
+            entries = translated(entries)
+            sound = (
+                sound
+                and isinstance(entries, dict)
+                and {"format", "model", "G_ema"} <= entries.keys()
+            )
             sound = sound and isinstance(entries["G_ema"], dict)
-            sound = sound and is_plain(entries, os.fstat(file.fileno()).st_size)
         except Exception as error:  # a hostile file makes torch raise a dozen types
             raise not_ours(path) from error
     if not sound:
@@ -138,6 +148,15 @@ def load(path: Path) -> dict[str, Any]:
     if broken:
         raise CheckpointError(f"{path}: {broken} is not finite; use an earlier checkpoint")
     return entries
+
+
+def translated(entries: Any) -> Any:
+    """Return entries of rosinality's program as ours, others as they are."""
+    state = rosinality.find_state(entries)
+    if state is None:
+        return entries
+    config, weights = rosinality.convert(state)
+    return {"format": FORMAT, "model": asdict(config), "G_ema": weights, "foreign": True}
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -234,12 +253,32 @@ def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[st
     weights = entries.pop("G_ema")
     with torch.device("meta"):  # a config that lies about its size allocates nothing
         G = Generator(config)
+        if entries.get("foreign"):
+            rosinality.adapt(G)
     difference = first_difference(G, weights)
     if difference:
         raise CheckpointError(f"{path}: {difference}")
     G = G.to_empty(device=device)
     G.load_state_dict(dict(weights))  # which leaves behind what else a file may say of them
     return G.eval().requires_grad_(False), entries
+
+
+def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Discriminator | None:
+    """Return the D of the run that made `G`, on its device; None where the file has none.
+
+    Raises CheckpointError when its weights do not fit.
+    """
+    weights = entries.get("D")
+    if weights is None:
+        return None
+    with torch.device("meta"):
+        D = Discriminator(G.config)
+    difference = first_difference(D, weights) if isinstance(weights, dict) else "D is no dict"
+    if difference:
+        raise CheckpointError(f"{path}: {difference}")
+    D = D.to_empty(device=G.w_avg.device)
+    D.load_state_dict(weights)
+    return D.eval().requires_grad_(False)
 
 
 def read_config(path: Path, entries: dict[str, Any]) -> ModelConfig:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from film import enlarge, write_film
 from images import grid, write_image
+from latents import Latents, save_latents
 from sampling import PARTS, Faces, SamplingError, replace_layers, walk
 
 MAX_SHEET = 2**26  # pixels of one picture: 8192 x 8192, what viewers still open
@@ -40,10 +41,27 @@ class Job:
     out: Path
     bar: tqdm[Any]
 
+    latents: Latents | None = None  # what --w_in holds, in place of the seeds
+
+    def some(self, numbers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Return styles and noise of some of the faces asked for: of --w_in, else of seeds."""
+        if self.latents:
+            chosen = torch.as_tensor(numbers)
+            return self.latents.ws[chosen], [maps[chosen] for maps in self.latents.noise]
+        return self.faces.ws(numbers, self.args.psi), self.faces.noise(numbers)
+
     def path(self, name: str) -> Path:
         """Return the path of a picture about to be written; its folder is there from now on."""
         self.out.mkdir(parents=True, exist_ok=True)
         return self.out / name
+
+    def single(self, number: int) -> str:
+        """Return the file name of one picture of --singles."""
+        return f"{'face' if self.latents else 'seed'}{number:04d}.png"
+
+    def label(self, number: int) -> str:
+        """Return what one of the faces asked for is called on a sheet."""
+        return f"{'face' if self.latents else 'seed'} {number}"
 
     def render(self, ws: Tensor, noise: list[Tensor]) -> Iterator[Tensor]:
         """Yield uint8 images batch by batch, as Faces.render does; they share one noise."""
@@ -60,21 +78,25 @@ def draw_samples(job: Job) -> list[str]:
     wanted = args.seeds if args.singles else args.seeds[: n_row * n_col]
     for start in range(0, len(wanted), faces.batch):
         batch = wanted[start : start + faces.batch]
-        images = faces.render(faces.ws(batch, args.psi), faces.noise(batch))
+        images = faces.render(*job.some(batch))
         refuse_alike(images, batch, args.psi)
         if start < n_row * n_col:
             shown.append(images)
         if args.singles:
             for seed, image in zip(batch, images, strict=True):
                 picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-                write_image(picture, job.path(f"seed{seed:04d}.png"))
+                write_image(picture, job.path(job.single(seed)))
         job.bar.update(len(batch))
     sheet = torch.cat(shown)[: n_row * n_col]
     path = job.path("sample.png")
     write_image(grid(sheet, n_col), path)
-    lines = [f"{path}: {len(sheet):,} of {len(args.seeds):,} seeds"]
+    kind = "faces" if job.latents else "seeds"
+    lines = [f"{path}: {len(sheet):,} of {len(args.seeds):,} {kind}"]
+    if args.w_out:
+        save_latents(args.w_out, faces.G, Latents(*job.some(args.seeds[: len(sheet)])))
+        lines.append(f"{args.w_out}: styles and noise of {len(sheet):,} {kind}")
     if args.singles:
-        first, last = (f"seed{seed:04d}.png" for seed in (wanted[0], wanted[-1]))
+        first, last = job.single(wanted[0]), job.single(wanted[-1])
         lines.append(f"{job.out / first} to {last}: {len(wanted):,} pictures")
     return lines
 
@@ -109,21 +131,24 @@ def choose_mixes(args: argparse.Namespace, faces: Faces) -> dict[str, range]:
     most = MAX_SHEET // faces.stage.resolution**2
     if cells > most:
         raise FlagError(f"--mix_seeds: {cells:,} images on a sheet; expected at most {most:,}")
-    mixes = {}
-    for name in args.mix_layers or PARTS:
-        if name in PARTS:
-            layers = faces.part(name)
-        else:
-            first, _, last = name.partition("-")
-            layers = range(int(first), int(last or first) + 1)
-        if layers and layers.stop <= faces.layers:
-            mixes[name] = layers
-        elif args.mix_layers:
-            raise FlagError(
-                f"--mix_layers {name}: expected layers within 0-{faces.layers - 1}, which are in "
-                f"use at {faces.stage.resolution} px"
-            )
-    return mixes
+    if args.mix_layers:
+        return {name: find_layers(faces, name, "--mix_layers") for name in args.mix_layers}
+    return {name: faces.part(name) for name in PARTS if faces.part(name)}
+
+
+def find_layers(faces: Faces, name: str, flag: str) -> range:
+    """Return the layers called `name`, such as coarse or 0-3; FlagError if they are not in use."""
+    if name in PARTS:
+        layers = faces.part(name)
+    else:
+        first, _, last = name.partition("-")
+        layers = range(int(first), int(last or first) + 1)
+    if not layers or layers.stop > faces.layers:
+        raise FlagError(
+            f"{flag} {name}: expected layers within 0-{faces.layers - 1}, which are in use at "
+            f"{faces.stage.resolution} px"
+        )
+    return layers
 
 
 def draw_mixes(job: Job, mixes: dict[str, range]) -> list[str]:
@@ -171,8 +196,8 @@ def film_length(args: argparse.Namespace, resolution: int) -> int:
 def draw_film(job: Job) -> list[str]:
     """Write the walk through w, with one noise for all frames; return what was written."""
     faces, args = job.faces, job.args
-    ws = walk(faces.ws(args.film_seeds, args.psi)[:, 0], args.frames)
-    batches = job.render(faces.G.broadcast(ws), faces.noise([SHARED_NOISE]))
+    ws = walk(job.some(args.film_seeds)[0], args.frames)
+    batches = job.render(ws, faces.noise([SHARED_NOISE]))
     frames = [
         enlarge(Image.fromarray(image.numpy()), FILM_PX)
         for images in batches
@@ -192,9 +217,9 @@ def planned(args: argparse.Namespace, faces: Faces, mixes: int) -> int:
     return samples + sources + mixes * left * top + film_length(args, faces.stage.resolution)
 
 
-def default_out(file: Path) -> Path:
-    """Return `generated` in the run folder of a checkpoint, or beside it if it is in none."""
+def default_out(file: Path, name: str = "generated") -> Path:
+    """Return the folder `name` in the run folder of a checkpoint, or beside it if in none."""
     folder = file.parent
     if folder.absolute().name == "snapshots":
         folder = folder.parent if folder.name else Path("..")
-    return folder / "generated"
+    return folder / name

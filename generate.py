@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import os
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from command_line import (
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    from drawing import Job
     from sampling import Faces
 
 PROGRAM = "generate.py"
@@ -35,17 +37,23 @@ MAX_IMAGES = 1_000_000
 N_ROW, N_COL = 8, 8  # of the sample grid
 FILM_SEEDS = range(8)
 MIX_SEEDS = (range(6), range(6, 14))  # left and top
+DIRECTION_SEEDS, MOST_FACES = range(6), 3  # of --direction, and on the sheet of --directions
 PARTS = ("coarse", "middle", "fine")
 EXAMPLES = """\
   python generate.py runs/faces
   python generate.py runs/faces/snapshots/010000.pt --seeds 0-63,85 --singles --psi 1
   python generate.py runs/faces --mix_seeds 3,5,8 20-29 --mix_layers coarse,0-1 --film webp
+  python generate.py runs/faces --mix 3 runs/faces/projected/me.npz
+  python generate.py runs/faces --mix 3 5 8 --give 'A:coarse=0.5 B:middle,8-9'
+  python generate.py runs/faces --directions
 
 Layers are numbered from 0, two for each resolution: 0-1 are of 4 px, 2-3 of 8 px, ... 8-9 of 64 px.
 coarse is the layers of 4 and 8 px (0-3), middle those of 16 and 32 px (4-7), fine all from 64 px up
 (8-9 in a model of 64 px). In a mix, the layers of --mix_layers are taken from the face above in
 the top row, all other layers from the face to the left; both faces are shown as they look with the
-noise of the mix. The same seed is the same picture, however many are made and with whatever flags
+noise of the mix. --mix, --directions and --direction draw their own sheet and nothing else. In
+--give, what of a layer nobody was told to give comes in equal parts from the faces that were not
+named for it. The same seed is the same picture, however many are made and with whatever flags
 but --psi. Pictures of the same names in the folder are replaced."""
 
 
@@ -73,6 +81,21 @@ def parser() -> Parser:
     add("--mix_seeds", type=seeds, nargs=2, metavar=("LEFT", "TOP"), help=mixed)
     layers = "layers from the top face; with commas, a mix for each (default: coarse,middle,fine)"
     add("--mix_layers", type=mix_layers, metavar="LAYERS", help=f"such as coarse,0-3: {layers}")
+    mixed = "2 to 8 faces, each a seed or an .npz file; of two, every border between layers"
+    add("--mix", nargs="+", type=face, metavar="A B", help=mixed)
+    given = "who of --mix gives which layers to a third face: 'A:coarse=0.5 B:middle,8-9'"
+    add("--give", type=gifts, metavar="WHO", help=given)
+    add = made.add_argument_group("directions in w").add_argument
+    first = "the ten directions that the styles change most along, on the first --seeds"
+    add("--directions", action="store_true", help=first)
+    one = "faces moved along one of those directions"
+    add("--direction", type=integer(0, 9), metavar="0-9", help=one)
+    strength = "how far, in standard deviations of w"
+    add("--strength", type=span, default="-4..4", metavar="FROM..TO", help=strength)
+    add = made.add_argument_group("styles as files").add_argument
+    add("--w_in", type=Path, metavar="FILE", help="show the faces in an .npz file, not --seeds")
+    written = "write the faces of sample.png, or the one of --give, as an .npz file"
+    add("--w_out", type=w_file, metavar="FILE", help=written)
     add = made.add_argument_group("films").add_argument
     film = "also write a smooth closed walk through w from seed to seed: webp, gif or mp4"
     add("--film", choices=["webp", "gif", "mp4"], metavar="FORMAT", help=film)
@@ -112,12 +135,49 @@ def mix_layers(text: str) -> list[str]:
     return list(dict.fromkeys(text.split(",")))
 
 
+def face(text: str) -> str:
+    """Parse a face to mix: a seed, or the name of a file of styles."""
+    if text.isdecimal():
+        return str(integer(0, MAX_SEED)(text))
+    return str(w_file(text))
+
+
+def w_file(text: str) -> Path:
+    """Parse the name of a file of styles."""
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end with .npz")
+    return Path(text)
+
+
+def gifts(text: str) -> list[tuple[str, str, float]]:
+    """Parse who gives what: faces, each with its layers and, unless it is 1, their weight."""
+    found = []
+    for item in text.split():
+        name, _, parts = item.partition(":")
+        for part in parts.split(","):
+            layers, _, weight = part.partition("=")
+            if not re.fullmatch("[A-H]", name):
+                raise argparse.ArgumentTypeError(f"{item!r} is not such as A:coarse or B:0-3=0.5")
+            (layers,) = mix_layers(layers)
+            found.append((name, layers, number(0, 1)(weight or "1")))
+    return found
+
+
+def span(text: str) -> tuple[float, float]:
+    """Parse a range of strengths such as -4..4."""
+    first, _, last = text.partition("..")
+    parse = number(-100, 100)
+    return parse(first), parse(last)
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the flags, as far as they can be checked without the model."""
     made = parser()
     args = made.parse_args(argv)
     args.mix_seeds = args.mix_seeds or MIX_SEEDS
+    check_sources(made, args)
     args.film_seeds = args.seeds or FILM_SEEDS
+    args.direction_seeds = args.seeds or DIRECTION_SEEDS
     args.seeds = args.seeds or range((args.n_row or N_ROW) * args.n_col)
     if args.film and len(args.film_seeds) < 2:
         made.error("--film: one seed is no walk; expected two --seeds or more")
@@ -128,46 +188,96 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def check_sources(made: Parser, args: argparse.Namespace) -> None:
+    """End with a usage error where flags say twice, or never, which faces are meant."""
+    sheets = [f"--{name}" for name in ("mix", "directions") if getattr(args, name)]
+    sheets += ["--direction"] if args.direction is not None else []
+    if len(sheets) > 1:
+        made.error(f"{' and '.join(sheets)}: one sheet at a time; expected one of them")
+    if args.give is not None and not args.mix:
+        made.error("--give: there are no faces; expected --mix A B beside it")
+    if args.mix and not 2 <= len(args.mix) <= 8:
+        made.error(f"--mix: {len(args.mix)} faces; expected 2 to 8")
+    if args.mix and len(args.mix) > 2 and args.give is None:
+        made.error("--mix: more than two faces need --give, such as --give 'A:coarse B:middle'")
+    if args.w_in and (args.seeds or args.mix):
+        made.error("--w_in: faces of a file or others, not both; expected no --seeds nor --mix")
+    if args.w_out and sheets and not args.give:
+        made.error(f"--w_out: {sheets[0]} makes no faces to keep; expected it without, or --give")
+
+
 def draw_all(args: argparse.Namespace) -> list[str]:
     """Make every picture asked for and return a line for each.
 
-    Raises FlagError, CheckpointError, DeviceError, SamplingError or OSError.
+    Raises FlagError, CheckpointError, DeviceError, LatentsError, SamplingError or OSError.
     """
     from tqdm import tqdm
 
     from device import choose_device
-    from drawing import (
-        Job,
-        choose_mixes,
-        default_out,
-        draw_film,
-        draw_mixes,
-        draw_samples,
-        planned,
-    )
+    from drawing import Job, default_out
     from film import progress_paths, write_progress
+    from latents import load_latents
     from sampling import load_faces
 
     history = progress_paths(args.checkpoint) if args.progress else []
     faces, file, entries = load_faces(
         args.checkpoint, choose_device(args.device), partial(tell, PROGRAM)
     )
-    mixes = choose_mixes(args, faces)
-    total = planned(args, faces, len(mixes))
+    latents = load_latents(args.w_in, faces.G, faces.stage.resolution) if args.w_in else None
+    if latents:
+        args.seeds = args.film_seeds = args.direction_seeds = range(len(latents.ws))
+    plan = plan_sheet if args.mix or args.directions or args.direction is not None else plan_grids
+    total, draw = plan(args, faces)
     say([describe(file, faces, entries)])
     # The bar shows on a terminal only, and only when there is something to wait for.
     hidden = None if total > 4 * faces.batch else True
     with tqdm(total=total, unit=" images", leave=False, disable=hidden) as bar:
-        job = Job(faces, args, args.out or default_out(file), bar)
-        lines = draw_samples(job)
-        lines += draw_mixes(job, mixes)
-        if args.film:
-            lines += draw_film(job)
+        job = Job(faces, args, args.out or default_out(file), bar, latents)
+        lines = draw(job)
     if history:
         path = job.path("progress.webp")
         write_progress(history, path)
         lines.append(f"{path}: {len(history):,} sample grids")
     return lines
+
+
+Plan = tuple[int, Callable[["Job"], list[str]]]  # images to render, and what renders them
+
+
+def plan_grids(args: argparse.Namespace, faces: Faces) -> Plan:
+    """Return the plan of the sample grid, the grids of mixes and the film. Raises FlagError."""
+    from drawing import choose_mixes, draw_film, draw_mixes, draw_samples, planned
+
+    mixes = choose_mixes(args, faces)
+
+    def draw(job: Job) -> list[str]:
+        lines = draw_samples(job) + draw_mixes(job, mixes)
+        return lines + (draw_film(job) if args.film else [])
+
+    return planned(args, faces, len(mixes)), draw
+
+
+def plan_sheet(args: argparse.Namespace, faces: Faces) -> Plan:
+    """Return the plan of the one sheet of --mix, --directions or --direction.
+
+    Raises FlagError or LatentsError.
+    """
+    import directions
+    import mixing
+
+    if args.directions:
+        numbers = args.direction_seeds[:MOST_FACES]
+        count = directions.COUNT * len(directions.SHOWN) * len(numbers)
+        return count, partial(directions.draw_directions, numbers=numbers)
+    if args.direction is not None:
+        numbers = args.direction_seeds
+        count = directions.STRENGTHS * len(numbers)
+        return count, partial(directions.draw_direction, numbers=numbers)
+    chosen = [mixing.read_face(text, faces, args.psi) for text in args.mix]
+    if args.give is None:
+        return 2 * (faces.layers + 1), partial(mixing.draw_crossover, chosen=chosen)
+    weights = mixing.shares(args.give, len(chosen), faces)
+    return len(chosen) + 1, partial(mixing.draw_third, chosen=chosen, weights=weights)
 
 
 def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
@@ -184,13 +294,14 @@ def run(args: argparse.Namespace) -> None:
     from checkpoint import CheckpointError
     from device import DeviceError, is_out_of_memory
     from drawing import FlagError
+    from latents import LatentsError
     from sampling import SamplingError
 
     try:
         say(draw_all(args))
     except FlagError as error:
         parser().error(str(error))
-    except (CheckpointError, DeviceError, SamplingError, OSError) as error:
+    except (CheckpointError, DeviceError, LatentsError, SamplingError, OSError) as error:
         fail(PROGRAM, error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -18,6 +18,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # A photo is decoded at least this many times as large as wanted: its square is that of the whole
 # photo to 45 dB (PSNR) or better, even for charts at the limit of resolution (doc/decisions.md).
 OVERSAMPLING = 4
+QUALITY = 95  # of JPEGs, unless told otherwise
+MIN_SIZE = 32  # px that both sides of a photo must have, unless told otherwise
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -30,7 +30,7 @@ from command_line import (
     tell,
 )
 from database import HOLDOUT, TRAINING, DataError, printable
-from photos import FORMATS, Recipe
+from photos import FORMATS, MIN_SIZE, QUALITY, Recipe
 from selection import (
     Condition,
     Photo,
@@ -264,14 +264,14 @@ def _add_image_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--quality",
         type=integer(1, 100),
-        default=95,
+        default=QUALITY,
         metavar="1-100",
         help="quality of the stored JPEGs",
     )
     group.add_argument(
         "--min_size",
         type=integer(1),
-        default=32,
+        default=MIN_SIZE,
         metavar="PX",
         help="leave out photos with a side shorter than this",
     )

@@ -25,6 +25,7 @@ from model import Generator
 BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one shape
 # The resolutions whose layers each part has, first to last, px (Karras et al. 2019, sec. 3.1).
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1024)}
+SPREAD_SEEDS = range(1024)  # whose w tell how far w spreads
 Z, NOISE = 0, 1  # what the random numbers of a seed are for
 
 
@@ -57,6 +58,10 @@ class Faces:
         z = torch.stack([torch.randn(self.G.config.z_dim, generator=rng(s, Z)) for s in seeds])
         batches = [self.G.mapping(z[rows].to(self.device)) for rows in self._rows(len(seeds))]
         return self.G.truncate(self.G.broadcast(torch.cat(batches)[: len(seeds)]), psi)
+
+    def spread(self) -> Tensor:
+        """Return how far a w is from their mean: a standard deviation over w's elements."""
+        return (self.ws(SPREAD_SEEDS, 1.0)[:, 0] - self.G.w_avg).square().mean().sqrt()
 
     def noise(self, seeds: Sequence[int]) -> list[Tensor]:
         """Return the noise of `seeds`, [N, 1, r, r] for each layer in use."""

@@ -50,7 +50,7 @@ def make(
         G = Generator(config)
         G.w_avg.normal_()
         for layer in G.synthesis.layers:
-            layer.noise_strength.normal_()
+            layer.noise_strength.normal_(0, 1 / layer.noise_scale)
         change(G)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save(path, config, {"G_ema": G.state_dict(), **entries})

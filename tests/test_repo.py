@@ -13,12 +13,15 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
-    "augment command_line database device features files growth images loss metrics photos styling",
+    "augment command_line database device features files growth images loss metrics photos sheets"
+    " similarity styling",
     "dataset film model plots selection workers writer",
-    "checkpoint parallel run_folder",
+    "rosinality",
+    "checkpoint latents parallel run_folder",
     "sampling training",
-    "best drawing evaluation meter recovery",
-    "evaluate generate prepare_data train",
+    "best drawing evaluation meter projection recovery",
+    "directions mixing",
+    "evaluate generate prepare_data project train",
 ]
 LEVEL = {name: level for level, row in enumerate(LEVELS) for name in row.split()}
 

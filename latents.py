@@ -1,0 +1,131 @@
+"""Faces between mapping and synthesis, kept as a file: styles and noise of one generator.
+
+A file is an .npz of plain arrays: `format`, `generator` (a fingerprint of the weights that the
+styles belong to), `ws` and one `noise` for each layer. It is the picture, to the last bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import Generator
+
+FORMAT = 1
+
+
+class LatentsError(Exception):
+    """A file of styles that cannot be used; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Styles `ws` [N, num_ws, w_dim] and `noise` [N, 1, r, r] for each layer in use."""
+
+    ws: Tensor
+    noise: list[Tensor]
+
+
+def fingerprint(G: Generator) -> str:
+    """Return 16 hexadecimal digits that follow from the weights of `G.synthesis`.
+
+    The mapping is left out: what a w looks like does not depend on it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(G.synthesis.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_latents(path: Path, G: Generator, latents: Latents) -> None:
+    """Write `latents` of `G` so that `path` is never half a file. Raises OSError."""
+    arrays: dict[str, Any] = {
+        "format": np.int64(FORMAT),
+        "generator": np.str_(fingerprint(G)),
+        "ws": latents.ws.cpu().numpy(),
+    }
+    arrays |= {f"noise{i:02d}": maps.cpu().numpy() for i, maps in enumerate(latents.noise)}
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
+    """Return what `save_latents` wrote, on G's device, for pictures of `resolution` px.
+
+    Raises LatentsError: not such a file, damaged, of another generator or another resolution.
+    """
+    arrays = _read_arrays(path)
+    if not {"format", "generator", "ws"} <= arrays.keys():
+        raise _not_ours(path)
+    if arrays["format"].tolist() != FORMAT:
+        raise LatentsError(
+            f"{path}: format {arrays['format'].tolist()!r}; this program reads {FORMAT}. "
+            "Update Retrato"
+        )
+    if arrays["generator"].tolist() != fingerprint(G):
+        raise LatentsError(
+            f"{path}: made with another generator; expected styles of the checkpoint given. "
+            "Use the one it was made with, or make the file anew"
+        )
+    noise = [arrays[name] for name in sorted(arrays) if name.startswith("noise")]
+    sides = [r for r in G.config.resolutions if r <= resolution for _ in range(2)]
+    count = len(arrays["ws"]) if arrays["ws"].ndim else 0
+    shapes = [(count, G.config.num_ws, G.config.w_dim), *((count, 1, r, r) for r in sides)]
+    if count == 0 or [array.shape for array in (arrays["ws"], *noise)] != shapes:
+        raise LatentsError(
+            f"{path}: does not fit; expected styles and noise for {resolution} px. Make it anew"
+        )
+    ws, *maps = (_tensor(path, array, G.w_avg.device) for array in (arrays["ws"], *noise))
+    return Latents(ws, maps)
+
+
+def _tensor(path: Path, array: np.ndarray, device: torch.device) -> Tensor:
+    if array.dtype != np.float32 or not np.isfinite(array).all():
+        raise LatentsError(f"{path}: holds what is no finite float32 number. Make it anew")
+    return torch.from_numpy(array).to(device)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz whose members are stored, none larger than the file."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would hang
+            raise _not_ours(path)
+        with open(path, "rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                stored = all(m.compress_type == zipfile.ZIP_STORED for m in members)
+                whole = sum(m.file_size for m in members) <= os.fstat(file.fileno()).st_size
+            if not stored or not whole:
+                raise _not_ours(path)
+            file.seek(0)
+            loaded: Any = np.load(file, allow_pickle=False)
+            return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise LatentsError(
+            f"{path}: {error.strerror}; expected a file of styles that --w_out or project.py wrote"
+        ) from error
+    except LatentsError:
+        raise
+    except Exception as error:  # a hostile file makes zipfile and numpy raise a dozen types
+        raise _not_ours(path) from error
+
+
+def _not_ours(path: Path) -> LatentsError:
+    return LatentsError(
+        f"{path}: damaged or not a file of styles; expected one that --w_out or project.py wrote"
+    )

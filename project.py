@@ -1,0 +1,234 @@
+"""Command line: photos and a checkpoint -> the styles that show them, a sheet and a film.
+
+A photo is prepared by the function that prepared the data. The search itself is projection.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from command_line import (
+    MAX_SEED,
+    Interrupted,
+    Parser,
+    fail,
+    integer,
+    say,
+    stop_on_signals,
+    tell,
+)
+from photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    from PIL import Image
+    from torch import Tensor
+
+    from projection import Projection
+    from sampling import Faces
+
+PROGRAM = "project.py"
+STEPS = 100  # about 24 dB, and mixes that still look like faces; more draw the photo, not the face
+FILM_PHOTOS = 8  # at most in the film, side by side
+FILM_PX = 128  # of each of them, at least
+FILM_MS, FILM_HOLD_MS = 100, 2000  # of each frame, and of the last
+MOST = 64.0  # of 255: the difference that is brightest on the sheet
+SHEET_ROWS, SHEET_COLUMNS = 8, 3  # photos below each other before they stand side by side
+EXAMPLES = """\
+  python project.py me.jpg runs/faces
+  python project.py me.jpg you.png runs/faces --steps 300
+  python generate.py runs/faces --mix runs/faces/projected/me.npz runs/faces/projected/you.npz
+
+Photos may be of any format that prepare_data.py reads; the centre square is used, so crop them as
+the photos were that the generator learned from. For each photo NAME.npz is written; projection.png
+shows photo, reconstruction and difference, with PSNR (dB, higher is closer) and SSIM (1 is the
+same), projection.webp the way there. Files of the same names are replaced."""
+
+
+def parser() -> Parser:
+    """Return the parser; here stands every default."""
+    made = Parser("Find the styles that show a photo.", EXAMPLES)
+    made.prog = PROGRAM
+    made.usage = "%(prog)s [options] PHOTO [PHOTO ...] CKPT"
+    paths = "photos; at the end a file or run folder that train.py made"
+    made.add_argument("paths", nargs="+", type=Path, metavar="PHOTO [PHOTO ...] CKPT", help=paths)
+    add = made.add_argument
+    add("--out", type=Path, metavar="DIR", help="folder (default: `projected` in the run folder)")
+    steps = "steps of the search: more come closer to the photo, at last closer than a face can"
+    add("--steps", type=integer(1, 100_000), default=STEPS, metavar="N", help=steps)
+    seed = "first seed of the samples that the search begins with"
+    add("--seed", type=integer(0, MAX_SEED - 2**16), default=0, metavar="N", help=seed)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    precision = "of convolutions in the search; auto: fastest"
+    choices = ["auto", "fp32", "bf16"]
+    add("--precision", default="auto", choices=choices, help=precision)
+    return made
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the checked flags; exit with code 2 and one line if they are wrong."""
+    made = parser()
+    args = made.parse_intermixed_args(argv)
+    *args.photos, args.checkpoint = args.paths
+    if not args.photos:
+        made.error("PHOTO, CKPT: only one path is given; expected photos and a checkpoint")
+    return args
+
+
+def read_photos(paths: Sequence[Path], faces: Faces) -> Tensor:
+    """Return the photos prepared as the data were, at full size: uint8 [N, 3, R, R].
+
+    Raises PhotoError, which names the photo.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    recipe = Recipe((faces.G.config.resolution,), QUALITY, MIN_SIZE)
+    prepared = []
+    for path in paths:
+        try:
+            (record,) = prepare_photo(path, recipe)
+        except PhotoError as error:
+            raise PhotoError(f"{path}: {error}; expected a photo such as a JPEG or PNG") from None
+        with Image.open(io.BytesIO(record)) as image:
+            prepared.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    return torch.stack(prepared)
+
+
+def project_all(args: argparse.Namespace) -> list[str]:
+    """Project the photos, write every file, and return a line for each photo and picture.
+
+    Raises PhotoError, CheckpointError, DeviceError, SamplingError or OSError.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from checkpoint import load_discriminator
+    from device import choose_device, choose_precision
+    from drawing import default_out
+    from images import to_uint8
+    from projection import Projector, as_trained
+    from sampling import load_faces
+
+    device = choose_device(args.device)
+    faces, file, entries = load_faces(args.checkpoint, device, partial(tell, PROGRAM))
+    targets = as_trained(read_photos(args.photos, faces), faces).to(device)
+    D = load_discriminator(file, entries, faces.G)
+    if D is None:
+        tell(PROGRAM, f"{file}: has no discriminator; pixels alone are compared")
+    exact = choose_precision(args.precision, device) != "bf16"
+    projector = Projector(faces, D, args.steps, torch.float32 if exact else torch.bfloat16)
+    total = len(targets) * args.steps
+    with tqdm(total=total, unit=" steps", leave=False, disable=None) as bar:
+        projection = projector.project(targets, args.seed, bar.update)
+    out = args.out or default_out(file, "projected")
+    out.mkdir(parents=True, exist_ok=True)
+    return write_all(out, args.photos, faces, to_uint8(targets).cpu(), projection)
+
+
+def write_all(
+    out: Path, paths: Sequence[Path], faces: Faces, targets: Tensor, projection: Projection
+) -> list[str]:
+    """Write a file of styles for each photo, the sheet and the film; return what was written."""
+    from images import write_image
+    from latents import Latents, save_latents
+    from similarity import psnr, ssim
+
+    latents, reached = projection.latents, projection.way[-1]
+    ratios, likenesses = psnr(targets, reached).tolist(), ssim(targets, reached).tolist()
+    lines, labels = [], []
+    for i, name in enumerate(unique_names(paths)):
+        path = out / f"{name}.npz"
+        one = slice(i, i + 1)
+        save_latents(path, faces.G, Latents(latents.ws[one], [maps[one] for maps in latents.noise]))
+        labels.append(f"{name[:20]}\n{ratios[i]:.1f} dB\nSSIM {likenesses[i]:.2f}")
+        lines.append(f"{path}: PSNR {ratios[i]:.2f} dB, SSIM {likenesses[i]:.3f}")
+    mean = f"PSNR {sum(ratios) / len(ratios):.2f} dB, SSIM {sum(likenesses) / len(ratios):.3f}"
+    path = out / "projection.png"
+    write_image(draw_sheet(targets, reached, labels, mean), path)
+    lines.append(f"{path}: {len(paths):,} photos, mean {mean}")
+    return [*lines, write_way(out / "projection.webp", targets, projection.way)]
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """Return the photos' names without endings, numbered from the second of a name on."""
+    names: list[str] = []
+    for path in paths:
+        name, count = path.stem, 2
+        while name in names:
+            name, count = f"{path.stem}_{count}", count + 1
+        names.append(name)
+    return names
+
+
+def draw_sheet(targets: Tensor, reached: Tensor, labels: Sequence[str], mean: str) -> Image.Image:
+    """Return photo, reconstruction and difference of each photo, side by side if there are many.
+
+    The scale of differences is fixed, so that sheets can be compared.
+    """
+    from sheets import Row, beside, difference, heat, sheet
+
+    change = heat(difference(targets, reached), MOST)
+    triples = zip(labels, zip(targets, reached, change, strict=True), strict=True)
+    rows = [Row(label, pictures) for label, pictures in triples]
+    columns = min(SHEET_COLUMNS, -(-len(rows) // SHEET_ROWS))
+    share = -(-len(rows) // columns)
+    heads = ("photo", "reconstruction", "difference")
+    panels = []
+    for start in range(0, len(rows), share):
+        first = start == 0
+        title = f"{len(rows)} photos, mean {mean}" if first and len(rows) > 1 else " "
+        panel = rows[start : start + share]
+        panels.append(sheet(panel, heads, title, MOST if first else None))
+    return beside(panels)
+
+
+def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
+    """Write the film of the way: photos above, what shows them below; return what was written."""
+    import torch
+
+    from film import FILM_QUALITY, enlarge, write_animation
+    from images import grid
+
+    shown = min(len(targets), FILM_PHOTOS)
+    pairs = [torch.cat([targets[:shown], reached[:shown]]) for reached in way]
+    frames = [enlarge(grid(pair, shown), FILM_PX * shown) for pair in pairs]
+    milliseconds = [FILM_MS] * (len(frames) - 1) + [FILM_HOLD_MS]
+    write_animation(frames, path, milliseconds, FILM_QUALITY)
+    return f"{path}: the way there, {shown} photos"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Project, and end with one line if something is wrong."""
+    from checkpoint import CheckpointError
+    from device import DeviceError
+    from sampling import SamplingError
+
+    try:
+        say(project_all(args))
+    except (PhotoError, CheckpointError, DeviceError, SamplingError, OSError) as error:
+        fail(PROGRAM, error)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        fail(PROGRAM, MemoryError("out of memory; try --device cpu"))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script."""
+    args = parse_args(argv)
+    stop_on_signals()
+    try:
+        run(args)
+    except Interrupted as interruption:
+        tell(PROGRAM, "interrupted; nothing was made")
+        raise SystemExit(interruption.args[0]) from None
+
+
+if __name__ == "__main__":
+    main()
