@@ -107,15 +107,15 @@ class Blockwise(torch.autograd.Function):
         factor, shift = blocks.repeat(scale), blocks.repeat(y_shift - mean * scale)
         for s in blocks.slices:
             out[s] = torch.addcmul(shift[s], active[s].float(), factor[s])
-        ctx.save_for_backward(active, noise, mean, rstd, scale)
+        ctx.save_for_backward(active, noise, strength, mean, rstd, scale)
         ctx.blocks, ctx.style_dtype = blocks, style.dtype
         return blocks.join(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, strength and style; noise has none."""
-        active, noise, mean, rstd, scale = ctx.saved_tensors
+        """Return the gradients of x, noise (if it needs one), strength and style."""
+        active, noise, strength, mean, rstd, scale = ctx.saved_tensors
         blocks = ctx.blocks
         g = blocks.cut(grad)
         sums, products = g.new_empty(2, len(g), blocks.c, dtype=torch.float32)
@@ -131,6 +131,7 @@ class Blockwise(torch.autograd.Function):
         shift = blocks.repeat(-scale * g_mean - mean * slope)
         grad_x = torch.empty_like(active)
         grad_strength = None if noise is None else mean.new_zeros(blocks.c)
+        grad_noise = torch.empty_like(noise) if ctx.needs_input_grad[1] else None
         for s in blocks.slices:
             a = active[s].float()
             part = torch.addcmul(shift[s], a, weight[s]).addcmul_(g[s].float(), factor[s])
@@ -138,5 +139,9 @@ class Blockwise(torch.autograd.Function):
             grad_x[s] = part
             if noise is not None:
                 grad_strength += noise[s].flatten() @ part.flatten(0, 1)
+            if grad_noise is not None:
+                grad_noise[s] = part @ strength[:, None]
         grad_style = torch.cat([g_normed, g_mean], dim=1) * blocks.pixels
-        return blocks.join(grad_x), None, grad_strength, grad_style.to(ctx.style_dtype)
+        if grad_noise is not None:
+            grad_noise = grad_noise.view(blocks.n, 1, blocks.h, blocks.w)
+        return blocks.join(grad_x), grad_noise, grad_strength, grad_style.to(ctx.style_dtype)

@@ -60,9 +60,9 @@ def test_blocks_give_the_maps_and_gradients_of_the_plain_form(
     monkeypatch.setattr(styling, "BLOCK", block)
     n, c, h, w = shape
     x = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
-    noise = torch.randn(n, 1, h, w) if with_noise else None
+    noise = torch.randn(n, 1, h, w, requires_grad=True) if with_noise else None
     strength, style = torch.randn(c, requires_grad=True), torch.randn(n, 2 * c, requires_grad=True)
-    inputs = [x, strength, style] if with_noise else [x, style]
+    inputs = [x, noise, strength, style] if with_noise else [x, style]
     g = torch.randn(shape)
     expected, y = plain(x, noise, strength, style), finish(x, noise, strength, style)
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
