@@ -48,6 +48,8 @@ def folder(drawn: Path, tmp_path: Path) -> Path:
     for names in (("PHOTOS", "young", "old"), ("FOTOS", "jovenes", "mayores")):
         for name, source in zip(names, ("", "young", "old"), strict=True):
             (tmp_path / name).symlink_to(drawn / source, target_is_directory=True)
+    for name, place in {"me.jpg": 0, "you.png": 1, "yo.jpg": 0, "tu.png": 1}.items():
+        Image.open(sorted((drawn / "old").glob("*.jpg"))[place]).save(tmp_path / name)
     (tmp_path / "celeba").symlink_to(drawn, target_is_directory=True)
     photos = sorted(p.name for p in (drawn / "old").glob("*.jpg"))
     rows = [f"{name} {1 if i % 2 else -1} -1" for i, name in enumerate(photos)]
