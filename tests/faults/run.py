@@ -17,10 +17,12 @@ import re
 import resource
 import runpy
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,6 +267,16 @@ def numbers(path: Path) -> str:
         else:
             found.update(repr(value).encode())
     return found.hexdigest()
+
+
+def flip(path: Path) -> None:
+    """Flip a bit of a number in a checkpoint: in the middle of its largest member."""
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        member = max(archive.infolist(), key=lambda member: member.file_size)
+        name, extra = struct.unpack_from("<HH", data, member.header_offset + 26)
+    data[member.header_offset + 30 + name + extra + member.file_size // 2] ^= 1
+    path.write_bytes(data)
 
 
 def on_small_disk(folder: Path, megabytes: float, argv: Sequence[str]) -> list[str]:
