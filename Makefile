@@ -13,7 +13,8 @@ demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos
 	$(VENV)/python prepare_data.py $(OUT)/photos $(OUT)/faces.lmdb --overwrite
 	$(VENV)/python train.py $(OUT)/faces.lmdb --out $(OUT)/run --max_size 32 --width 0.125 \
-	    --iterations 7800 --phase 6000 --batch 8 --lr 0.003 --r1_gamma 3 --mixing 0.5
+	    --iterations 9900 --phase 6000 --batch 8 --lr 0.003 --r1_gamma 3 --mixing 0.5 \
+	    --sample_every 200
 	$(VENV)/python generate.py $(OUT)/run --progress
 
 test: .venv/development
