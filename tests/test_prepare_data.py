@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from database import HOLDOUT, TRAINING
+from dataset import ImageBank
 from faults.folders import (
     COLOUR,
     encoded,
@@ -19,11 +24,6 @@ from faults.folders import (
     run,
     scene,
 )
-from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
-
-from database import HOLDOUT, TRAINING
-from dataset import ImageBank
 from photos import PhotoError, open_photo, square
 from selection import Condition, spread
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
+
 from faults.folders import (
     COLOUR,
     encoded,
@@ -29,8 +32,6 @@ from faults.folders import (
     scene,
     tree,
 )
-from PIL import Image, PngImagePlugin
-from PIL.JpegImagePlugin import JpegImageFile
 
 GOOD = ["000000.png", "000001.png", "000002.png"]
 

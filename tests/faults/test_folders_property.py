@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faults.folders as folders
 import numpy as np
 import pytest
-from faults.folders import COLOUR, PATIENCE, check, command, encoded, pixels, records, scene, tree
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+import faults.folders as folders
+from faults.folders import COLOUR, PATIENCE, check, command, encoded, pixels, records, scene, tree
 
 EXAMPLES = int(os.environ.get("RETRATO_EXAMPLES", "4"))
 MIN_SIZE = 32  # px, as --help says
