@@ -23,6 +23,8 @@ from pathlib import Path
 
 import lmdb
 
+from pages import PageError, check_pages
+
 FORMAT = 1
 SIZES = tuple(2**n for n in range(2, 11))  # 4 to 1024 px: the sizes a StyleGAN can have
 TRAINING, HOLDOUT = "", "holdout-"  # prefixes of the keys of the two parts
@@ -110,6 +112,11 @@ def open_database(path: Path) -> lmdb.Environment:
             f"{printable(file)}: truncated, {file.stat().st_size:,} of {needed:,} bytes are there; "
             "expected a whole file. Copy it again, or prepare it anew"
         )
+    try:
+        check_pages(file)
+    except PageError as error:
+        env.close()
+        raise _damaged(path, str(error)) from None
     return env
 
 

@@ -13,9 +13,10 @@ PROGRAMS = sorted([*ROOT.glob("*.py"), *ROOT.glob("demo/*.py"), *ROOT.glob("benc
 
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
-    "augment command_line database device features files growth images loss metrics photos sheets"
+    "augment command_line device features files growth images loss metrics pages photos sheets"
     " similarity styling",
-    "dataset film model plots selection workers writer",
+    "database film model plots",
+    "dataset selection workers writer",
     "rosinality",
     "checkpoint latents parallel run_folder",
     "sampling training",
