@@ -2,6 +2,7 @@
 
 import io
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from dataset import ImageBank
 from features import LITE0_ROWS
 from writer import Writer
 
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:  # as in the background of a shell: the scripts
+        signal.signal(number, signal.SIG_DFL)  # that are tested would inherit it, and heed it
 torch.set_num_threads(1)  # as many sums in the same order on every machine
 
 
