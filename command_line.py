@@ -63,9 +63,10 @@ def _print(text: str, file: TextIO | None) -> None:
     """Print what any terminal can show; if nobody reads it, the work is done all the same."""
     if file is None:  # closed before the script began; print would take another
         return
-    shown = [c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text]
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    encoding = getattr(file, "encoding", None) or "utf-8"
     with silenced(file):
-        print("".join(shown), file=file, flush=True)
+        print(shown.encode(encoding, "backslashreplace").decode(encoding), file=file, flush=True)
 
 
 @contextmanager

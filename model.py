@@ -154,7 +154,7 @@ class SynthesisLayer(nn.Module):
     def __init__(self, conv: nn.Module | None, channels: int, w_dim: int) -> None:
         super().__init__()
         self.conv = conv
-        self.noise_strength = nn.Parameter(torch.zeros(channels))
+        self.noise_strength = nn.Parameter(torch.zeros(channels, 1, 1))
         self.noise_scale = 1 / math.sqrt(9 * channels)
         self.style = Dense(w_dim, 2 * channels)
 
@@ -162,7 +162,8 @@ class SynthesisLayer(nn.Module):
         """Return [N, C, H, W] for w [N, w_dim] and noise [N, 1, H, W]; no noise counts as zero."""
         if self.conv is not None:
             x = self.conv(x)
-        return finish(x, noise, self.noise_strength * self.noise_scale, self.style(w))
+        strength = self.noise_strength.flatten() * self.noise_scale
+        return finish(x, noise, strength, self.style(w))
 
 
 class Mapping(nn.Module):
