@@ -109,10 +109,7 @@ def fold_layer(state: dict[str, Any], index: int, layer: Any) -> dict[str, Tenso
     bias = state[f"{style}.bias"].clone()
     bias[: len(bias) // 2] -= 1  # our scale is 1 + y_s
     folded = {
-        "noise_strength": noise.flatten()
-        * math.sqrt(2 / noise.shape[1])
-        * SHRINK
-        / layer.noise_scale,
+        "noise_strength": noise[0] * math.sqrt(2 / noise.shape[1]) * SHRINK / layer.noise_scale,
         "style.weight": equalized(state[f"{style}.weight_orig"]) / layer.style.scale,
         "style.bias": bias / layer.style.lr_mul,
     }
