@@ -183,7 +183,7 @@ def check_archive(path: Path, file: IO[bytes]) -> None:
             damaged = archive.testzip()
     except CheckpointError:
         raise
-    except Exception as error:  # zipfile leaks OSError, struct.error, NotImplementedError and more
+    except Exception as error:  # zipfile lets errors of many kinds through
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint; expected a file that train.py wrote. "
             f"In a run folder, {PREVIOUS} is the one before"

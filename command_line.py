@@ -116,6 +116,17 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     raise Interrupted(EXIT_CODES[number])
 
 
+@contextmanager
+def interruptible(program: str, said: str) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the block, and then the script, with a line."""
+    stop_on_signals()
+    try:
+        yield
+    except Interrupted as interruption:
+        tell(program, said)
+        raise SystemExit(interruption.args[0]) from None
+
+
 def integer(low: int, high: int = 2**31) -> Callable[[str], int]:
     """Return the argparse type of whole numbers in low..high."""
 

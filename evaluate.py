@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from command_line import Interrupted, Parser, fail, integer, number, say, stop_on_signals, tell
+from command_line import Parser, fail, integer, interruptible, number, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
@@ -283,12 +283,8 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    stop_on_signals()
-    try:
+    with interruptible(PROGRAM, "interrupted; finished features of the photos stay"):
         run(args)
-    except Interrupted as interruption:
-        tell(PROGRAM, "interrupted; the features of the photos stay, if they were finished")
-        raise SystemExit(interruption.args[0]) from None
 
 
 if __name__ == "__main__":

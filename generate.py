@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 from command_line import (
     MAX_SEED,
     PSI,
-    Interrupted,
     Parser,
     device,
     fail,
     integer,
+    interruptible,
     number,
     say,
-    stop_on_signals,
     tell,
 )
 
@@ -312,12 +311,8 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    stop_on_signals()
-    try:
+    with interruptible(PROGRAM, "interrupted; finished pictures stay"):
         run(args)
-    except Interrupted as interruption:
-        tell(PROGRAM, "interrupted; finished pictures stay")
-        raise SystemExit(interruption.args[0]) from None
 
 
 if __name__ == "__main__":

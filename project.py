@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from command_line import (
     MAX_SEED,
-    Interrupted,
     Parser,
     fail,
     integer,
+    interruptible,
     say,
-    stop_on_signals,
     tell,
 )
 from photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
@@ -206,7 +205,7 @@ def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
 def run(args: argparse.Namespace) -> None:
     """Project, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
-    from device import DeviceError
+    from device import DeviceError, is_out_of_memory
     from sampling import SamplingError
 
     try:
@@ -214,7 +213,7 @@ def run(args: argparse.Namespace) -> None:
     except (PhotoError, CheckpointError, DeviceError, SamplingError, OSError) as error:
         fail(PROGRAM, error)
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error) and not isinstance(error, MemoryError):
+        if not is_out_of_memory(error):
             raise
         fail(PROGRAM, MemoryError("out of memory; try --device cpu"))
 
@@ -222,12 +221,8 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    stop_on_signals()
-    try:
+    with interruptible(PROGRAM, "interrupted; nothing was made"):
         run(args)
-    except Interrupted as interruption:
-        tell(PROGRAM, "interrupted; nothing was made")
-        raise SystemExit(interruption.args[0]) from None
 
 
 if __name__ == "__main__":

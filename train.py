@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from command_line import (
     MAX_SEED,
-    Interrupted,
     Parser,
     device,
     fail,
     integer,
+    interruptible,
     number,
     resolution,
     say,
-    stop_on_signals,
     tell,
 )
 
@@ -104,12 +103,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    stop_on_signals()
-    try:
+    with interruptible(PROGRAM, "interrupted before the first step; nothing is lost"):
         raise SystemExit(run_or_fail(args))
-    except Interrupted as interruption:
-        tell(PROGRAM, "interrupted before the first step; nothing is lost")
-        raise SystemExit(interruption.args[0]) from None
 
 
 def run_or_fail(args: argparse.Namespace) -> int:
