@@ -7,7 +7,7 @@ import time
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from command_line import (
     MAX_SEED,
@@ -104,11 +104,11 @@ def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
     with interruptible(PROGRAM, "interrupted before the first step; nothing is lost"):
-        raise SystemExit(run_or_fail(args))
+        run_or_fail(args)
 
 
-def run_or_fail(args: argparse.Namespace) -> int:
-    """Run, and end with one line if something is wrong."""
+def run_or_fail(args: argparse.Namespace) -> NoReturn:
+    """Run and end, with one line if something is wrong."""
     from checkpoint import CheckpointError
     from database import DataError
     from device import DeviceError, is_out_of_memory
@@ -117,7 +117,7 @@ def run_or_fail(args: argparse.Namespace) -> int:
     from run_folder import RunError
 
     try:
-        return run(args)
+        run(args)
     except (DataError, CheckpointError, DeviceError, MetricError) as error:
         fail(PROGRAM, error)
     except (ParallelError, RunError, OSError) as error:
@@ -134,8 +134,8 @@ def run_or_fail(args: argparse.Namespace) -> int:
         )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Set up what the flags ask for, train, and return the exit code."""
+def run(args: argparse.Namespace) -> NoReturn:
+    """Set up what the flags ask for, train, and end."""
     import parallel
     import run_folder
     from dataset import ImageBank
@@ -152,9 +152,11 @@ def run(args: argparse.Namespace) -> int:
         )
     with parallel.joined(device):
         if parallel.rank() > 0:
-            return follow(args, bank)
-        with run_folder.claim(args.out):
-            return lead(args, bank)
+            code = follow(args, bank)
+        else:
+            with run_folder.claim(args.out):
+                code = lead(args, bank)
+        parallel.leave(code)
 
 
 def lead(args: argparse.Namespace, bank: ImageBank) -> int:

@@ -31,8 +31,10 @@ bank = ImageBank(Path(lmdb), 16, torch.device("cpu"))
 state = TrainState(ModelConfig(16, 0.03, 16, 16, 2), config, torch.device("cpu"))
 with parallel.joined(torch.device("cpu")):
     stats = [train_step(state, config, bank) for _ in range(9)]
-if parallel.rank() == 0:
-    torch.save([state.G.state_dict(), state.D.state_dict(), state.G_ema.state_dict(), stats], out)
+    if parallel.rank() == 0:
+        nets = [state.G.state_dict(), state.D.state_dict(), state.G_ema.state_dict()]
+        torch.save([*nets, stats], out)
+    parallel.leave(0)
 """
 
 
@@ -42,15 +44,35 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def steps(processes: int, loss: str, lmdb: Path, out: Path) -> list[dict[str, torch.Tensor]]:
-    """Train in so many processes; return the weights and figures of the first."""
+LEAVE = """
+import atexit, os, sys, torch
+import parallel
+
+atexit.register(os.abort)  # as a thread did that outlived the interpreter
+with parallel.joined(torch.device("cpu")):
+    sys.stdout.write(f"{parallel.rank()} is done")
+    parallel.leave(3)
+"""
+
+
+def run_code(processes: int, code: str, *arguments: object) -> list[tuple[str, int]]:
+    """Run code in so many processes that find each other as torchrun's do.
+
+    Returns what each printed and its exit code.
+    """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(processes)}
     env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", STEPS, loss, str(lmdb), str(out)]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     running = [
-        subprocess.Popen(command, env={**env, "RANK": str(rank)}) for rank in range(processes)
+        subprocess.Popen(command, env={**env, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+        for rank in range(processes)
     ]
-    assert [process.wait(timeout=120) for process in running] == [0] * processes
+    return [(process.communicate(timeout=120)[0], process.returncode) for process in running]
+
+
+def steps(processes: int, loss: str, lmdb: Path, out: Path) -> list[dict[str, torch.Tensor]]:
+    """Train in so many processes; return the weights and figures of the first."""
+    assert run_code(processes, STEPS, loss, lmdb, out) == [("", 0)] * processes
     *weights, figures = torch.load(out, weights_only=True)
     return [*weights, *figures]
 
@@ -97,6 +119,10 @@ def test_a_run_begun_by_two_processes_is_finished_by_one(tiny_lmdb, tmp_path):
     assert (two / "log.jsonl").read_text().startswith(log)
     difference = (weights(one, 8) - weights(two, 8)).norm() / weights(one, 8).norm()
     assert difference < 2e-3
+
+
+def test_several_processes_end_without_the_teardown_that_could_abort_them():
+    assert run_code(2, LEAVE) == [("0 is done", 3), ("1 is done", 3)]
 
 
 def test_a_batch_that_would_tear_groups_apart_is_refused(tiny_lmdb, tmp_path):
