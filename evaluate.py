@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from command_line import Parser, fail, integer, interruptible, number, say, tell
+from command_line import Parser, device, fail, integer, interruptible, number, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
@@ -55,7 +55,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("checkpoint", type=Path, metavar="CKPT|RUN", help="a file, or a run for all its snapshots")
     add("lmdb", type=Path, metavar="LMDB", help="what it was trained on")
     add("--out", type=Path, metavar="DIR", help="folder (default: `evaluation` in the run folder)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps: for the generator")
+    add(
+        "--device",
+        type=device,
+        default="auto",
+        help="auto, cpu, cuda, cuda:1 or mps: for the generator",
+    )
     add("--samples", type=integer(1), default=1000, metavar="N", help="samples to measure")
     psi = "truncation of the samples; 1: none, as figures are given in papers"
     add("--psi", type=number(-2, 2), default=1.0, metavar="X", help=psi)

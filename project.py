@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from command_line import (
     MAX_SEED,
     Parser,
+    device,
     fail,
     integer,
     interruptible,
@@ -61,7 +62,7 @@ def parser() -> Parser:
     add("--steps", type=integer(1, 100_000), default=STEPS, metavar="N", help=steps)
     seed = "first seed of the samples that the search begins with"
     add("--seed", type=integer(0, MAX_SEED - 2**16), default=0, metavar="N", help=seed)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision = "of convolutions in the search; auto: fastest"
     choices = ["auto", "fp32", "bf16"]
     add("--precision", default="auto", choices=choices, help=precision)

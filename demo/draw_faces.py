@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 SETS = ("young", "old")
 FACTORS = ("age", "skin", "hair", "hair_style", "pose", "glasses", "hat", "smile", "background")
+ALLOWED = {"count": (1, 1_000_000), "size": (32, 1024), "seed": (0, 2**63), "workers": (1, 256)}
 EXAMPLES = """examples:
   python demo/draw_faces.py demo/out
   python demo/draw_faces.py demo/out/few --count 200 --size 64 --seed 7
@@ -231,9 +232,9 @@ def parse() -> argparse.Namespace:
     cores = os.cpu_count() or 1
     add("--workers", type=int, default=cores, metavar="N", help="processes that draw")
     args = parser.parse_args()
-    for name, low in (("count", 1), ("size", 32), ("seed", 0), ("workers", 1)):
-        if getattr(args, name) < low:
-            parser.error(f"--{name}: is {getattr(args, name)}; expected {low} or more")
+    for name, (low, high) in ALLOWED.items():
+        if not low <= getattr(args, name) <= high:
+            parser.error(f"--{name}: is {getattr(args, name)}; expected {low} to {high}")
     return args
 
 
