@@ -21,7 +21,7 @@ test: .venv/development
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy *.py demo/draw_faces.py
-	$(VENV)/mypy -p benchmarks
+	$(VENV)/mypy -p benchmarks -p experiments
 	$(VENV)/pytest
 
 bench: .venv/runtime
