@@ -88,13 +88,13 @@ class TrainState:
         self.iteration = 0
         self.nimg = 0
 
-    def compile(self) -> None:
+    def compile(self, backend: Any = "inductor") -> None:
         """Let G and D be compiled at their first call in each stage (and once more for alpha)."""
         from torch import _dynamo  # takes a second to import
 
         _dynamo.config.recompile_limit = 64  # the default of 8 would give up at the third stage
-        self.G.synthesis.compile()
-        self.D.compile()
+        self.G.synthesis.compile(backend=backend)
+        self.D.compile(backend=backend)
 
     @property
     def lr(self) -> float:
