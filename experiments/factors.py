@@ -7,6 +7,7 @@ every other factor one.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,9 +37,16 @@ class Drawn(NamedTuple):
     pictures: Tensor
     factors: Tensor
 
+    def part(self, rows: Tensor) -> Drawn:
+        """Return some of them."""
+        return Drawn(self.pictures[rows], self.factors[rows])
+
 
 def read_table(path: Path) -> dict[str, list[float]]:
-    """Return the columns of each picture that a faces.csv lists. Raises OSError or KeyError."""
+    """Return the columns of each picture that a faces.csv lists.
+
+    Raises OSError, KeyError or ValueError.
+    """
     with open(path, newline="", encoding="utf-8") as file:
         return {row["file"]: columns_of(row) for row in csv.DictReader(file)}
 
@@ -138,10 +146,15 @@ def worn(x: Tensor, y: Tensor, reader: Reader) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Reading:
-    """How well a factor is read: the share of its variance, and the mean error in its own unit."""
+    """How well a factor is read: the share of its variance that is, NaN where it has none.
+
+    `error` and `spread` are the root mean square error and the factor's standard deviation, in its
+    own unit.
+    """
 
     explained: float
     error: float
+    spread: float
 
 
 def examine(reader: Reader, drawn: Drawn) -> dict[str, Reading]:
@@ -151,34 +164,46 @@ def examine(reader: Reader, drawn: Drawn) -> dict[str, Reading]:
     found = {}
     for factor in COLUMNS:
         at = span(factor)
-        explained = 1 - wrong[:, at].square().sum() / around[:, at].square().sum()
-        found[factor] = Reading(explained.item(), wrong[:, at].abs().mean().item())
+        spread = around[:, at].square().mean().sqrt().item()
+        error = wrong[:, at].square().mean().sqrt().item()
+        found[factor] = Reading(1 - (error / spread) ** 2 if spread else math.nan, error, spread)
     return found
 
 
-def layer_shares(a: Tensor, b: Tensor, thirds: Tensor) -> Tensor:
-    """Return which share of a factor each layer of A gives to the third face: [layers], sum 1.
+class Origins(NamedTuple):
+    """Of whom a factor of the third faces is, at each border: shares [borders] of A and of B.
 
-    `a` and `b` [N, columns] are the factor as read from N pairs of faces, `thirds` [borders, N,
-    columns] as read from the faces whose layers 0 to 0, 0 to 1, ... all but the last are A's. For
-    each border, the share is alpha in the least-squares c = alpha a + beta b, each about its mean.
+    `half` is half the 95 % interval of A's share. What neither gives is what the two shares leave.
     """
-    a, b = (part.double() - part.double().mean(0) for part in (a, b))
-    c = thirds.double() - thirds.double().mean(1, keepdim=True)
-    sides = torch.stack([a.flatten(), b.flatten()], dim=1)
-    alpha = torch.linalg.lstsq(sides, c.flatten(1).T).solution[0]
-    ends = alpha.new_tensor([0.0]), alpha.new_tensor([1.0])
-    return torch.cat([ends[0], alpha, ends[1]]).diff()
+
+    a: Tensor
+    b: Tensor
+    half: Tensor
 
 
-def half_interval(a: Tensor, b: Tensor, thirds: Tensor, samples: int, seed: int) -> Tensor:
-    """Return half the 95 % interval of the sum of each two shares, by bootstrap over the pairs.
+def origins(a: Tensor, b: Tensor, thirds: Tensor, samples: int, seed: int) -> Origins:
+    """Return of whom the factor read as `thirds` [borders, N, columns] is.
 
-    [layers / 2]: two layers are those of one resolution.
+    `a` and `b` [N, columns] are the factor as read from the N pairs of faces themselves. At each
+    border the shares are alpha and beta of the least-squares c = alpha a + beta b, each about its
+    mean; the interval is a bootstrap's over the pairs.
     """
+    a, b, c = (part.double() - part.double().mean(-2, keepdim=True) for part in (a, b, thirds))
+    products = torch.stack([(x * y).sum(1) for x, y in ((a, a), (a, b), (b, b))])  # [3, N]
+    with_c = torch.stack([(c * x).sum(2) for x in (a, b)])  # [2, borders, N]
     rng = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(samples):
-        rows = torch.randint(len(a), (len(a),), generator=rng)
-        found.append(layer_shares(a[rows], b[rows], thirds[:, rows]).view(-1, 2).sum(1))
-    return 1.96 * torch.stack(found).std(0)
+    drawn = torch.randint(len(a), (samples, len(a)), generator=rng)
+    counts = torch.stack([torch.bincount(rows, minlength=len(a)) for rows in drawn])
+    counts = torch.cat([torch.ones(1, len(a)), counts]).double()
+    aa, ab, bb = (products @ counts.T)[:, None]  # [1, 1 + samples] each
+    ca, cb = with_c @ counts.T  # [borders, 1 + samples] each
+    whole = aa * bb - ab.square()
+    alpha, beta = (ca * bb - cb * ab) / whole, (cb * aa - ca * ab) / whole
+    return Origins(alpha[:, 0], beta[:, 0], 1.96 * alpha[:, 1:].std(1))
+
+
+def agreement(one: Tensor, other: Tensor) -> float:
+    """Return the correlation of two readings [N, columns] of the same faces."""
+    one, other = (part - part.mean(0) for part in (one, other))
+    scale = (one.square().sum() * other.square().sum()).sqrt().clamp(min=1e-12)
+    return ((one * other).sum() / scale).item()

@@ -1,28 +1,35 @@
 """The experiments: the reader of drawn factors, and what is computed from its readings."""
 
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import checkpoint
 from experiments.factors import (
     COLUMNS,
     Drawn,
+    Origins,
     Reader,
+    Reading,
+    agreement,
     columns_of,
     examine,
-    half_interval,
-    layer_shares,
+    origins,
     span,
     train_reader,
     worn,
 )
+from experiments.two_faces import Found, cell
 from model import Generator, ModelConfig
 
 ROOT = Path(__file__).parent.parent
+FACTORS = (*COLUMNS, "picture")
 ROW = {
     "file": "old/000001.jpg", "set": "old", "age": "61", "skin": "0.7", "hair": "#ff0033",
     "hair_style": "bob", "pose": "-0.4", "glasses": "1", "hat": "0", "smile": "0.25",
@@ -43,17 +50,31 @@ def test_a_row_of_the_table_becomes_columns() -> None:
 def test_shares_are_what_the_third_faces_were_made_of() -> None:
     rng = torch.Generator().manual_seed(1)
     a, b = torch.randn(2, 4000, 3, generator=rng)
-    given = torch.tensor([0.1, 0.0, 0.5, 0.3])  # by layer; what is left by the last one
-    alphas = given.cumsum(0)
+    from_a, from_b = torch.tensor([0.0, 0.1, 0.6, 0.9]), torch.tensor([1.0, 0.9, 0.2, 0.1])
     noise = 0.5 * torch.randn(4, 4000, 3, generator=rng)
-    thirds = alphas[:, None, None] * a + (1 - alphas)[:, None, None] * b + noise + 7
-    thirds = torch.cat([thirds, a[None] + 7])  # the sixth layer's border
-    shares = layer_shares(a, b, thirds)
-    assert shares.sum().item() == pytest.approx(1)
-    torch.testing.assert_close(shares[:4], given.double(), atol=0.03, rtol=0)
-    half = half_interval(a, b, thirds, samples=100, seed=0)
-    assert half.shape == (3,)
-    assert 0.005 < half.max() < 0.04
+    thirds = from_a[:, None, None] * a + from_b[:, None, None] * b + noise + 7
+    found = origins(a + 5, b - 2, thirds, samples=200, seed=0)
+    torch.testing.assert_close(found.a, from_a.double(), atol=0.03, rtol=0)
+    torch.testing.assert_close(found.b, from_b.double(), atol=0.03, rtol=0)
+    expected = 1.96 * 0.5 / (3 * 4000) ** 0.5  # of a slope on 12,000 numbers with that noise
+    torch.testing.assert_close(found.half, torch.full_like(found.half, expected), atol=0, rtol=0.3)
+
+
+def test_shares_of_correlated_columns_have_wider_intervals() -> None:
+    rng = torch.Generator().manual_seed(1)
+    a, b, noise = torch.randn(3, 400, 1, generator=rng)
+    thirds = (a + b + noise)[None]
+    alone = origins(a, b, thirds, samples=200, seed=0)
+    a, b, thirds = (part.repeat_interleave(9, -1) for part in (a, b, thirds))
+    repeated = origins(a, b, thirds, samples=200, seed=0)
+    torch.testing.assert_close(repeated, alone)  # nine copies of a number tell no more than one
+
+
+def test_agreement_is_the_correlation_about_each_mean() -> None:
+    one = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 5.0]])
+    assert agreement(one, 3 * one + 4) == pytest.approx(1)
+    assert agreement(one, -one) == pytest.approx(-1)
+    assert agreement(one, torch.ones(3, 2)) == 0
 
 
 def test_a_mirrored_face_looks_the_other_way_and_is_else_the_same() -> None:
@@ -82,29 +103,80 @@ def test_the_reader_learns_what_can_be_seen_and_owns_to_what_cannot() -> None:
     )
     found = examine(train_reader(learned, 6, seed=0), unseen)
     assert found["background"].explained > 0.9
-    assert found["background"].error < 0.08
+    assert found["background"].spread == pytest.approx(12**-0.5, rel=0.1)
+    assert found["background"].error < 0.3 * found["background"].spread
     assert found["age"].explained < 0.2
 
 
-def test_the_command_writes_a_table_with_a_row_for_each_factor(tmp_path: Path) -> None:
-    draw = [str(ROOT / "demo" / "draw_faces.py"), str(tmp_path / "faces")]
-    subprocess.run([sys.executable, *draw, "--count", "40", "--size", "64"], check=True)
+def test_what_does_not_vary_has_no_share_that_is_read() -> None:
+    drawn = Drawn(torch.zeros(8, 3, 64, 64).byte(), torch.ones(8, sum(COLUMNS.values())))
+    torch.manual_seed(0)
+    hat = examine(Reader(), drawn)["hat"]
+    assert hat.spread == 0
+    assert math.isnan(hat.explained)
+
+
+def test_a_factor_is_seen_if_it_varies_and_two_readers_agree() -> None:
+    shares = Origins(*(torch.tensor([0.25]) for _ in range(3)))
+    reading = Reading(explained=0.9, error=0.1, spread=0.3)
+    assert Found(reading, 0.11, 0.71, shares).is_seen
+    assert not Found(reading, 0.09, 0.71, shares).is_seen
+    assert not Found(reading, 0.11, 0.69, shares).is_seen
+    assert cell(Found(reading, 0.09, 0.71, shares), 1) == "-"
+    assert cell(Found(reading, 0.11, 0.71, shares), 1) == "25 ± 25, 25"
+
+
+@pytest.fixture(scope="module")
+def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn") / "faces"
+    draw = [sys.executable, str(ROOT / "demo" / "draw_faces.py"), str(folder)]
+    subprocess.run([*draw, "--count", "40", "--size", "64"], check=True)
+    return folder
+
+
+def measure(folder: Path, *rest: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments.two_faces", str(folder), *rest]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_a_table_with_a_row_for_each_factor(
+    tmp_path: Path, drawn_faces: Path
+) -> None:
     config = ModelConfig(64, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
     torch.manual_seed(0)
     for name in ("one", "other"):
         entries = {"G_ema": Generator(config).state_dict(), "iteration": 0}
         checkpoint.save(tmp_path / f"{name}.pt", config, entries)
-    command = [sys.executable, "-m", "experiments.two_faces", str(tmp_path / "faces")]
-    command += [str(tmp_path / "one.pt"), str(tmp_path / "other.pt"), "--pairs", "12"]
-    command += ["--epochs", "1", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    runs = [f"young={tmp_path / 'one.pt'}", str(tmp_path / "other.pt")]
+    flags = ["--pairs", "12", "--epochs", "1", "--out", str(tmp_path / "out")]
+    done = measure(drawn_faces, *runs, *flags)
+    assert done.returncode == 0, done.stderr
     text = (tmp_path / "out" / "two_faces.md").read_text()
     assert text in done.stdout + "\n"
-    for name in ("one.pt", "other.pt"):
-        assert f"| {name} | reader: R² | error | spread | 4 px | 8 px |" in text
-    rows = [line for line in text.splitlines() if line.split(" | ")[0][2:] in COLUMNS]
-    assert len(rows) == 2 * len(COLUMNS)
-    missing = subprocess.run([*command[:4], "none.pt"], cwd=ROOT, capture_output=True, text=True)
-    assert missing.returncode == 1
-    assert missing.stderr.startswith("two_faces: error: none.pt")
-    assert len(missing.stderr.splitlines()) == 1
+    tables = text.split("| other.pt |")
+    assert tables[0].startswith("| one.pt | R² | error | drawn spread | its spread | agreement |")
+    for part in tables:
+        rows = [line.split(" | ") for line in part.splitlines() if line[2:].startswith(FACTORS)]
+        assert [row[0][2:] for row in rows] == list(FACTORS)
+    spreads = [re.search(r"\| background \| \S+ \| \S+ \| (\S+) \|", part) for part in tables]
+    alone, mixed = (float(found[1]) for found in spreads if found)
+    assert alone == 0  # all white behind young faces
+    assert mixed > 0
+    with Image.open(tmp_path / "out" / "two_faces.png") as heat:
+        assert heat.width > 2 * heat.height
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "table"])
+def test_what_is_missing_is_told_in_one_line(tmp_path: Path, drawn_faces: Path, what: str) -> None:
+    if what == "checkpoint":
+        done, named = measure(drawn_faces, "none.pt"), "none.pt"
+    else:
+        config = ModelConfig(64, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
+        checkpoint.save(tmp_path / "g.pt", config, {"G_ema": Generator(config).state_dict()})
+        (tmp_path / "faces.csv").write_text("file,age\n1.jpg,30\n")
+        flags = ["--out", str(tmp_path / "out")]
+        done = measure(tmp_path, str(tmp_path / "g.pt"), *flags)
+        named = str(tmp_path / "faces.csv")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"two_faces: error: {named}")
+    assert len(done.stderr.splitlines()) == 1
