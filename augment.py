@@ -24,6 +24,8 @@ CONTRAST = 0.3  # octaves, most
 SATURATION = 0.5  # octaves, most
 P_MAX = 0.8  # "as long as p remains below 0.8, leaks are unlikely" (ADA, sec. 2.2)
 TARGET = 0.6  # of r_t (ADA, sec. 3.1 and fig. 5)
+SPEED = 50_000  # reals that move p from 0 to 1. ADA, sec. 3.1, takes 500,000, but of 25 million
+# shown: the runs here show 50 to 500 thousand, and p has to follow D through four resolutions.
 WINDOW = 256  # reals that r_t is the mean over: four batches of 64 (ADA, sec. 3.1)
 
 
@@ -37,24 +39,31 @@ class Transformations:
     brightness: Tensor  # [N]
 
 
-def augment(images: Tensor, p: Tensor | float, rng: torch.Generator) -> Tensor:
-    """Return images [N, 3, R, R] with each transformation applied to each with probability p.
+def augment(images: Tensor, drawn: Transformations) -> Tensor:
+    """Return images [N, 3, R, R] transformed as it was drawn for each.
 
-    Differentiable in the images; what is done to them depends on `rng` and p alone, never on
-    them. At p = 0 they come back as they are. Values may leave [-1, 1], as fakes' do.
+    Differentiable in the images, and nothing that is done depends on them. Where nothing was
+    drawn they come back as they are. Values may leave [-1, 1], as fakes' do.
     """
-    drawn = draw(len(images), p, rng)
     return tint(move(images, drawn), drawn)
 
 
-def draw(n: int, p: Tensor | float, rng: torch.Generator) -> Transformations:
-    """Return transformations of n images, on the device of `rng`.
+def draw(
+    n: int,
+    p: Tensor | float,
+    rng: torch.Generator,
+    lots: int = 1,
+    part: slice = slice(None),
+) -> Transformations:
+    """Return transformations of so many lots of n images, on the device of `rng`.
 
-    Each of the six (two shifts count as one) is drawn for itself with probability p.
+    Each of the six (two shifts count as one) is drawn for itself with probability p. Of every lot
+    only the images in `part` are meant, whatever else is drawn.
     """
-    chosen = torch.rand(6, n, generator=rng, device=rng.device) < p
-    extent = 2 * torch.rand(7, n, generator=rng, device=rng.device) - 1
-    extent = extent * chosen[[0, 0, 1, 2, 3, 4, 5]]  # what is not chosen is neutral
+    u = torch.rand(13, lots, n, generator=rng, device=rng.device)[:, :, part].flatten(1)
+    chosen = u[[0, 0, 1, 2, 3, 4, 5]] < p  # what is not chosen is neutral
+    extent = (2 * u[6:] - 1) * chosen
+    n = extent.shape[1]
     across, down, scale, turn, brightness, contrast, saturation = extent
     size = torch.exp2(-SCALE * scale)
     cos, sin = size * (TURN * turn).cos(), size * (TURN * turn).sin()
@@ -63,7 +72,7 @@ def draw(n: int, p: Tensor | float, rng: torch.Generator) -> Transformations:
     colourful = torch.exp2(SATURATION * saturation).view(n, 1, 1)
     colour = grey + colourful * (torch.eye(3, device=rng.device) - grey)
     return Transformations(
-        moved=chosen[:3].any(dim=0),
+        moved=chosen[:4].any(dim=0),
         place=torch.stack(rows, dim=1).view(n, 2, 3),
         colour=colour * torch.exp2(CONTRAST * contrast).view(n, 1, 1),
         brightness=BRIGHTNESS * brightness,
@@ -89,21 +98,21 @@ def tint(images: Tensor, drawn: Transformations) -> Tensor:
 class Ada:
     """The probability p that keeps r_t, the mean of D's sign on reals, at its target.
 
-    `images` is how many reals it takes to move p from 0 to 1 (ADA, sec. 3.1: 500,000). p is a
-    tensor on the device, so that no step waits for it.
+    `images` is how many reals it takes to move p from 0 to 1. p is a tensor on the device, so that
+    no step waits for it.
     """
 
-    def __init__(self, images: int, device: torch.device) -> None:
+    def __init__(self, images: int, p: float, device: torch.device) -> None:
         self.images = images
-        self.p = torch.zeros((), device=device)
+        self.p = torch.tensor(p, device=device)
         self.signs = torch.zeros((), device=device)
         self.seen = 0
 
     @torch.no_grad()
-    def observe(self, real_logits: Tensor) -> None:
-        """Take D's logits [N] on augmented reals; move p whenever 256 have been seen."""
-        self.signs = self.signs + real_logits.sign().sum()
-        self.seen += len(real_logits)
+    def observe(self, sign: Tensor, n: int) -> None:
+        """Take the mean of D's sign on n augmented reals; move p whenever 256 have been seen."""
+        self.signs = self.signs + sign * n
+        self.seen += n
         if self.seen >= WINDOW:
             r_t = self.signs / self.seen
             step = torch.sign(r_t - TARGET) * self.seen / self.images

@@ -35,6 +35,16 @@ def g_wgan(fake_logits: Tensor) -> Tensor:
     return -fake_logits.mean()
 
 
+def d_relativistic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return D's loss on pairs: -log sigmoid(D(x) - D(G(z))) (Huang et al. 2024, R3GAN, sec. 2)."""
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def g_relativistic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return G's loss on pairs: D's with reals and fakes exchanged (Huang et al. 2024, sec. 2)."""
+    return d_relativistic(fake_logits, real_logits)
+
+
 def r1_penalty(reals: Tensor, real_logits: Tensor) -> Tensor:
     """Return E[||grad_x D(x)||^2] on reals [N, C, H, W] (Mescheder et al. 2018, eq. 9).
 
@@ -42,6 +52,14 @@ def r1_penalty(reals: Tensor, real_logits: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), reals, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def r1_r2_penalty(points: Tensor, logits: Tensor) -> Tensor:
+    """Return R1 on reals plus R2, the same on fakes (Huang et al. 2024, R3GAN, sec. 2).
+
+    `points` [2N, C, H, W] are N of each. Weigh it with gamma / 2, as the paper does both.
+    """
+    return 2 * r1_penalty(points, logits)
 
 
 def wgan_gradient_penalty(points: Tensor, logits: Tensor) -> Tensor:
@@ -58,5 +76,9 @@ def between(reals: Tensor, fakes: Tensor, t: Tensor) -> Tensor:
     return torch.lerp(reals, fakes, t.view(-1, 1, 1, 1)).requires_grad_()
 
 
-D_LOSS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"r1": d_logistic, "wgan-gp": d_wgan}
+D_LOSS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "r1": d_logistic,
+    "wgan-gp": d_wgan,
+    "rpgan": d_relativistic,
+}
 G_LOSS: dict[str, Callable[[Tensor], Tensor]] = {"r1": g_logistic, "wgan-gp": g_wgan}

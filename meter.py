@@ -80,10 +80,11 @@ class Meter:
             "memory_gb": memory_gb(device),
         }
         self.sums, self.counts, self.images, self.since = {}, {}, 0, now
+        seen = f" r_t {record['r_t']:.2f} p {record['p']:.2f}" if "p" in record else ""
         penalty = f" gp {record['penalty']:.3g}" if "penalty" in record else ""
         self.bar.set_postfix_str(
             f"{stage.resolution}px a{stage.alpha:.2f} D {record['D_loss']:.3f} "
-            f"G {record['G_loss']:.3f}{penalty} {rate:.0f} img/s, {clock(left)} left"
+            f"G {record['G_loss']:.3f}{penalty}{seen} {rate:.0f} img/s, {clock(left)} left"
         )
         return record
 

@@ -304,6 +304,12 @@ class Discriminator(nn.Module):
         self.dense = Dense(16 * channels, channels, GAIN)
         self.logit = Dense(channels, 1)
 
+    def names_of_largest(self, n: int) -> set[str]:
+        """Return the names of the parameters that belong to the n largest resolutions alone."""
+        largest = sorted(self.from_rgb, key=int)[len(self.from_rgb) - n :]
+        own = tuple(f"{part}.{r}." for part in ("from_rgb", "blocks") for r in largest)
+        return {name for name, _ in self.named_parameters() if name.startswith(own)}
+
     def forward(self, images: Tensor, stage: Stage, lots: int = 1) -> Tensor:
         """Return float32 logits [N] for images [N, 3, R, R], R being the stage's resolution.
 

@@ -30,6 +30,7 @@ from growth import Stage
 from images import grid, to_uint8, write_image
 from model import Generator
 
+EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0}  # what runs had before the flags
 GRID = (4, 8)  # rows and columns of a sample grid
 
 
@@ -63,7 +64,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
+        return {**EARLIER, **json.loads(path.read_text())}
     except ValueError as error:
         raise RunError(f"{path}: damaged ({error}); give another --out") from error
 

@@ -64,21 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     phase = "images to fade a resolution in, and to hold it (default: growth takes half the run)"
     add("--phase", type=integer(1), metavar="IMAGES", help=phase)
     add("--batch", type=integer(1, 4096), default=16, metavar="N", help="images an iteration")
-    model = parser.add_argument_group("networks and optimization")
-    add = model.add_argument
-    width = "channels relative to 512 at 4-32 px, 256 at 64 px, ..."
-    add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help=width)
-    add("--loss", default="r1", choices=["r1", "wgan-gp"], help="logistic with R1, or Wasserstein")
-    rate = number(0, 1, above=True)
-    add("--lr", type=rate, default=0.001, metavar="X", help="Adam's learning rate")
-    add("--d_lr", type=rate, metavar="X", help="that of D, if it differs from --lr")
-    add("--r1_gamma", type=number(0), default=1.0, metavar="X", help="weight of R1; 0: none")
-    lazy = "iterations between R1"
-    add("--r1_every", type=integer(1, 1024), default=16, metavar="N", help=lazy)
-    add("--mixing", type=number(0, 1), default=0.9, metavar="P", help="probability of style mixing")
-    ema = "half-life of the averaged generator"
-    add("--ema", type=integer(0), default=10_000, metavar="IMAGES", help=ema)
-    add("--no_mirror", action="store_true", help="do not mirror half of the photos")
+    add_learning_flags(parser)
     output = parser.add_argument_group("output")
     add = output.add_argument
     add(
@@ -96,8 +82,45 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.init_size > args.max_size:
         parser.error(f"--init_size {args.init_size}: above --max_size {args.max_size}")
+    refuse_freezing(parser, args)
     args.out = args.out or Path("runs") / args.lmdb.resolve().stem
     return args
+
+
+def add_learning_flags(parser: Parser) -> None:
+    """Add the flags of the networks and of how they learn."""
+    model = parser.add_argument_group("networks and optimization")
+    add = model.add_argument
+    width = "channels relative to 512 at 4-32 px, 256 at 64 px, ..."
+    add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help=width)
+    loss = "logistic with R1, Wasserstein, or relativistic pairs with R1 and R2"
+    add("--loss", default="r1", choices=["r1", "wgan-gp", "rpgan"], help=loss)
+    rate = number(0, 1, above=True)
+    add("--lr", type=rate, default=0.001, metavar="X", help="Adam's learning rate")
+    add("--d_lr", type=rate, metavar="X", help="that of D, if it differs from --lr")
+    gamma = "weight of R1 (and R2); 0: none"
+    add("--r1_gamma", type=number(0), default=1.0, metavar="X", help=gamma)
+    lazy = "iterations between R1 (and R2)"
+    add("--r1_every", type=integer(1, 1024), default=16, metavar="N", help=lazy)
+    add("--mixing", type=number(0, 1), default=0.9, metavar="P", help="probability of style mixing")
+    ema = "half-life of the averaged generator"
+    add("--ema", type=integer(0), default=10_000, metavar="IMAGES", help=ema)
+    add("--no_mirror", action="store_true", help="do not mirror half of the photos")
+    seen = "change what D sees, against learning few photos by heart: never, evenly, or as needed"
+    add("--augment", default="none", choices=["none", "fixed", "ada"], help=seen)
+    chance = "probability of each change with --augment fixed"
+    add("--augment_p", type=number(0, 0.8), default=0.3, metavar="P", help=chance)
+    frozen = "largest resolutions of D to leave as --init_from has them"
+    add("--freeze_d", type=integer(0, 8), default=0, metavar="N", help=frozen)
+
+
+def refuse_freezing(parser: Parser, args: argparse.Namespace) -> None:
+    """End with a line if --freeze_d cannot be had."""
+    most = args.max_size.bit_length() - 3  # resolutions above 4 px
+    if args.freeze_d > most:
+        parser.error(f"--freeze_d {args.freeze_d}: at --max_size {args.max_size} at most {most}")
+    if args.freeze_d and not args.init_from:
+        parser.error(f"--freeze_d {args.freeze_d}: needs a D that has learned. Give --init_from")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -257,6 +280,9 @@ def train_config(
         r1_every=args.r1_every,
         mixing=args.mixing,
         ema=args.ema,
+        augment=args.augment,
+        augment_p=args.augment_p,
+        freeze_d=args.freeze_d,
         mirror=not args.no_mirror,
         precision=choose_precision(args.precision, device),
         seed=args.seed,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import parallel
+from augment import SPEED, Ada, augment, draw
 from checkpoint import CheckpointError, first_difference
 from dataset import ImageBank
 from growth import Growth, Stage
@@ -23,7 +24,9 @@ from loss import (
     G_LOSS,
     WGAN_GP_WEIGHT,
     between,
+    g_relativistic,
     r1_penalty,
+    r1_r2_penalty,
     wgan_gradient_penalty,
 )
 from model import Discriminator, Generator, ModelConfig, update_ema
@@ -39,7 +42,8 @@ Stats = dict[str, Tensor]
 class TrainConfig:
     """Every setting that the numbers of a run depend on; train.py's flags hold the defaults.
 
-    `phase` and `ema` are in images, `mixing` is a probability, `r1_every` is in iterations.
+    `phase` and `ema` are in images, `mixing` and `augment_p` are probabilities, `r1_every` is in
+    iterations, `freeze_d` in resolutions.
     """
 
     init_size: int
@@ -54,6 +58,9 @@ class TrainConfig:
     r1_every: int
     mixing: float
     ema: int
+    augment: str
+    augment_p: float
+    freeze_d: int
     mirror: bool
     precision: str
     seed: int
@@ -70,7 +77,7 @@ class TrainConfig:
 
 
 class TrainState:
-    """All that changes while training: networks, optimizers, gradient scaler and the clock."""
+    """All that changes while training: networks, optimizers, scaler, augmentation, the clock."""
 
     def __init__(self, model: ModelConfig, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
@@ -85,6 +92,9 @@ class TrainState:
         self.opt_G = adam(self.G, config.lr)
         self.opt_D = adam(self.D, config.d_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.ada = Ada(SPEED, config.augment_p if config.augment == "fixed" else 0.0, device)
+        self.frozen = self.D.names_of_largest(config.freeze_d)
+        self.let_d_learn(True)
         self.iteration = 0
         self.nimg = 0
 
@@ -96,6 +106,11 @@ class TrainState:
         self.G.synthesis.compile(backend=backend)
         self.D.compile(backend=backend)
 
+    def let_d_learn(self, learns: bool) -> None:
+        """Let D's parameters have gradients or not; those that are frozen never have."""
+        for name, parameter in self.D.named_parameters():
+            parameter.requires_grad_(learns and name not in self.frozen)
+
     @property
     def lr(self) -> float:
         """Return G's learning rate, as it now is."""
@@ -104,7 +119,7 @@ class TrainState:
     @property
     def parts(self) -> dict[str, Any]:
         """Return everything with a state_dict, by its name in the checkpoint."""
-        names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler")
+        names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler", "ada")
         return {name: getattr(self, name) for name in names}
 
     def entries(self) -> dict[str, Any]:
@@ -115,6 +130,7 @@ class TrainState:
     def restore(self, entries: dict[str, Any]) -> None:
         """Take the whole state from `entries`, as it was at that iteration.
 
+        That of augmentation stays as it is where the run is from before there was any.
         Raises CheckpointError that tells the first difference, if they are not of such a run.
         """
         for name in ("G", "D", "G_ema"):
@@ -122,7 +138,8 @@ class TrainState:
             if difference:
                 raise CheckpointError(f"{name}.{difference}")
         for name, part in self.parts.items():
-            part.load_state_dict(dict(entries[name]))
+            if name != "ada" or name in entries:
+                part.load_state_dict(dict(entries[name]))
         self.iteration = entries["iteration"]
         self.nimg = entries["nimg"]
 
@@ -130,7 +147,8 @@ class TrainState:
         """Take weights of another run, where it has them; return the networks that start anew.
 
         G starts from G_ema where the file is a snapshot. Resolutions only one of the two has
-        are left as they are; CheckpointError if what both have differs in shape (another width).
+        are left as they are; CheckpointError if what both have differs in shape (another width),
+        or if what is to stay frozen is not there.
         """
         sources = {"G": entries.get("G", entries["G_ema"]), "G_ema": entries["G_ema"]}
         sources["D"] = entries.get("D", {})
@@ -143,6 +161,12 @@ class TrainState:
                         f"{tuple(own[key].shape)} here; expected the same --width"
                     )
                 own[key].copy_(weights[key])
+        missing = self.frozen - sources["D"].keys()
+        if missing:
+            raise CheckpointError(
+                f"no D.{min(missing)} in it; expected what --freeze_d keeps. Give a full state "
+                "(latest.pt) of a run to this --max_size, or leave out --freeze_d"
+            )
         return [name for name, weights in sources.items() if not weights]
 
 
@@ -177,10 +201,14 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
     reals = prepare_reals(photos, step)
     fakes, w = make_fakes(state.G, step)
     stats = discriminator_step(state, step, reals, fakes.detach())
-    stats |= generator_step(state, step, fakes)
+    stats |= generator_step(state, step, fakes, reals)
     w_mean = w.detach().mean(dim=0)
     parallel.average([w_mean, *stats.values()])
     state.G.track_w_avg(w_mean)
+    if config.augment == "ada":
+        state.ada.observe(stats["r_t"], config.batch)
+    if config.augment != "none":
+        stats["p"] = state.ada.p
     state.scaler.update()
     state.iteration += 1
     state.nimg += config.batch
@@ -217,16 +245,31 @@ def make_fakes(G: Generator, step: Step) -> tuple[Tensor, Tensor]:
     return G.synthesis(ws, stage, noise, config.dtype), w
 
 
+def as_seen(state: TrainState, step: Step, *lots: Tensor) -> Tensor:
+    """Return lots [N, 3, R, R] of images as D sees them, in one batch, each augmented anew."""
+    images = torch.cat(lots)
+    if step.config.augment == "none":
+        return images
+    drawn = draw(step.config.batch, state.ada.p, step.rng, len(lots), step.part)
+    return augment(images, drawn)
+
+
 def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tensor) -> Stats:
-    """Update D on reals and fakes, both [N, 3, R, R] and without gradient."""
+    """Update D on reals and fakes, both [N, 3, R, R] and without gradient.
+
+    `r_t` is how sure D is of reals: the mean sign of their logits (ADA, eq. 1), or where only
+    differences of logits count, of that to the fake's of the pair.
+    """
     config, stage = step.config, step.stage
-    both = torch.cat([reals, fakes]).to(config.dtype)
-    real_logits, fake_logits = state.D(both, stage, lots=2).chunk(2)
+    both = as_seen(state, step, reals, fakes)
+    real_logits, fake_logits = state.D(both.to(config.dtype), stage, lots=2).chunk(2)
     loss = D_LOSS[config.loss](real_logits, fake_logits)
+    sure = real_logits if config.loss == "r1" else real_logits - fake_logits
     stats = {"D_loss": loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+    stats["r_t"] = sure.sign().mean()
     weight = penalty_weight(config, state.iteration)
     if weight:
-        stats["penalty"] = gradient_penalty(state.D, step, reals, fakes)
+        stats["penalty"] = gradient_penalty(state.D, step, both)
         loss = loss + weight * stats["penalty"]
     state.opt_D.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
@@ -238,7 +281,7 @@ def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tens
 def penalty_weight(config: TrainConfig, iteration: int) -> float:
     """Return the weight of D's gradient penalty at an iteration; 0 where none is due.
 
-    R1 is lazy: every `r1_every` iterations, as many times stronger (Karras et al. 2020,
+    R1 (and R2) is lazy: every `r1_every` iterations, as many times stronger (Karras et al. 2020,
     StyleGAN2, sec. 3.1).
     """
     if config.loss == "wgan-gp":
@@ -246,31 +289,45 @@ def penalty_weight(config: TrainConfig, iteration: int) -> float:
     return 0.0 if iteration % config.r1_every else config.r1_gamma / 2 * config.r1_every
 
 
-def gradient_penalty(D: Discriminator, step: Step, reals: Tensor, fakes: Tensor) -> Tensor:
-    """Return the loss's penalty; in float32 instead of fp16, whose range is too small for it.
+def gradient_penalty(D: Discriminator, step: Step, both: Tensor) -> Tensor:
+    """Return the loss's penalty at reals and fakes [2N, 3, R, R] as D sees them.
 
-    `D.forward` is D as it was written: compiled code cannot be differentiated twice.
+    In float32 instead of fp16, whose range is too small for it. `D.forward` is D as it was
+    written: compiled code cannot be differentiated twice.
     """
     config, stage, rng, part = step
     dtype = torch.float32 if config.precision == "fp16" else config.dtype
+    reals, fakes = both.chunk(2)
     if config.loss == "wgan-gp":
         t = torch.rand(config.batch, generator=rng, device=rng.device)
         points = between(reals, fakes, t[part])
         return wgan_gradient_penalty(points, D.forward(points.to(dtype), stage))
+    if config.loss == "rpgan":
+        points = both.detach().requires_grad_()
+        return r1_r2_penalty(points, D.forward(points.to(dtype), stage, lots=2))
     points = reals.detach().requires_grad_()
     return r1_penalty(points, D.forward(points.to(dtype), stage))
 
 
-def generator_step(state: TrainState, step: Step, fakes: Tensor) -> Stats:
-    """Update G through its fakes [N, 3, R, R] against D as it now is."""
+def generator_step(state: TrainState, step: Step, fakes: Tensor, reals: Tensor) -> Stats:
+    """Update G through its fakes [N, 3, R, R] against D as it now is.
+
+    The reals are what fakes are compared with, if the loss does that.
+    """
     config, stage = step.config, step.stage
-    state.D.requires_grad_(False)
-    loss = G_LOSS[config.loss](state.D(fakes.to(config.dtype), stage))
+    state.let_d_learn(False)
+    fake_logits = state.D(as_seen(state, step, fakes).to(config.dtype), stage)
+    if config.loss == "rpgan":
+        with torch.no_grad():
+            real_logits = state.D(as_seen(state, step, reals).to(config.dtype), stage)
+        loss = g_relativistic(real_logits, fake_logits)
+    else:
+        loss = G_LOSS[config.loss](fake_logits)
     state.opt_G.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
     parallel.average_gradients(state.G)
     state.scaler.step(state.opt_G)
-    state.D.requires_grad_(True)
+    state.let_d_learn(True)
     return {"G_loss": loss.detach()}
 
 

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 import augment
-from augment import P_MAX, Ada
+from augment import P_MAX, TARGET, Ada
 
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augmented(images: Tensor, p: float, source: torch.Generator) -> Tensor:
+    return augment.augment(images, augment.draw(len(images), p, source))
 
 
 def pictures(n: int, side: int = 16, seed: int = 1) -> Tensor:
@@ -27,7 +31,7 @@ def drawn_on_white(n: int) -> Tensor:
 
 def test_nothing_changes_at_p_0() -> None:
     images = pictures(8)
-    assert torch.allclose(augment.augment(images, 0.0, rng()), images, atol=1e-6)
+    assert torch.allclose(augmented(images, 0.0, rng()), images, atol=1e-6)
     assert torch.equal(augment.move(images, augment.draw(8, 0.0, rng())), images)
 
 
@@ -67,18 +71,18 @@ def test_what_is_done_depends_on_the_random_numbers_alone() -> None:
     reals, fakes = pictures(8, seed=1).double(), pictures(8, seed=2).double()
 
     def after(images: Tensor) -> Tensor:
-        return augment.augment(images, 0.7, rng(5))
+        return augmented(images, 0.7, rng(5))
 
     origin = after(torch.zeros_like(reals))
     both = after(reals + fakes) - origin
     torch.testing.assert_close(both, after(reals) - origin + after(fakes) - origin)
-    assert not torch.allclose(after(reals), augment.augment(reals, 0.7, rng(6)))
+    assert not torch.allclose(after(reals), augmented(reals, 0.7, rng(6)))
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
     images = pictures(3, side=5).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: augment.augment(x, 0.8, rng(3)), (images,))
-    augment.augment(images, 1.0, rng(3)).sum().backward()
+    assert torch.autograd.gradcheck(lambda x: augmented(x, 0.8, rng(3)), (images,))
+    augmented(images, 1.0, rng(3)).sum().backward()
     assert images.grad is not None
     assert (images.grad.flatten(1).abs().sum(dim=1) > 0).all()
 
@@ -121,7 +125,7 @@ def test_the_mean_of_reals_can_be_had_back_from_what_d_is_shown() -> None:
         parts = []
         for image in images:
             repeated = image.expand(n, -1, -1, -1)
-            parts.append(augment.augment(repeated, P_MAX, rng(seed)).mean(dim=(0, 1)).flatten())
+            parts.append(augmented(repeated, P_MAX, rng(seed)).mean(dim=(0, 1)).flatten())
         return torch.stack(parts)
 
     origin = seen(torch.zeros(1, 3, side, side), 7)
@@ -133,47 +137,63 @@ def test_the_mean_of_reals_can_be_had_back_from_what_d_is_shown() -> None:
     assert (recovered - truth).abs().mean() < 0.5 * (seen(face, 9) - truth).abs().mean()
 
 
+def test_parts_of_a_batch_are_drawn_as_the_whole_of_it_is() -> None:
+    whole = augment.draw(8, 0.6, rng(4), lots=2)
+    for part in (slice(0, 4), slice(4, 8)):
+        rows = [*range(8)[part], *range(8, 16)[part]]
+        own = augment.draw(8, 0.6, rng(4), lots=2, part=part)
+        for name in ("moved", "place", "colour", "brightness"):
+            assert torch.equal(getattr(own, name), getattr(whole, name)[rows])
+
+
+# The adaptive p
+
+
+def new_ada(images: int) -> Ada:
+    return Ada(images, 0.0, torch.device("cpu"))
+
+
 def test_p_rises_while_d_is_sure_of_reals_and_falls_when_it_is_not_within_bounds() -> None:
-    ada = Ada(images=4096, device=torch.device("cpu"))
-    sure, unsure = torch.ones(64), torch.tensor([1.0, -1.0]).repeat(32)
+    ada = new_ada(4096)
+    sure, unsure = torch.tensor(TARGET + 0.01), torch.tensor(TARGET - 0.01)
     for _ in range(3):
-        ada.observe(sure)
+        ada.observe(sure, 64)
     assert ada.p == 0  # 192 of 256 seen
-    ada.observe(sure)
+    ada.observe(sure, 64)
     assert ada.p.item() == pytest.approx(256 / 4096)
     for _ in range(200):
-        ada.observe(sure)
+        ada.observe(sure, 64)
     assert ada.p.item() == pytest.approx(P_MAX)
     for _ in range(4):
-        ada.observe(unsure)
+        ada.observe(unsure, 64)
     assert ada.p.item() == pytest.approx(P_MAX - 256 / 4096)
     for _ in range(200):
-        ada.observe(unsure)
+        ada.observe(unsure, 64)
     assert ada.p == 0
 
 
 def test_p_settles_where_d_is_right_as_often_as_the_target_says() -> None:
-    ada = Ada(images=20_000, device=torch.device("cpu"))
+    ada = new_ada(20_000)
     source = rng(4)
     seen = []
     for _ in range(1500):  # a D whose mean sign falls from 1 to 0 as p grows
         right = torch.rand(32, generator=source) < 1 - ada.p / 2
-        ada.observe(torch.where(right, 1.0, -1.0))
+        ada.observe(torch.where(right, 1.0, -1.0).mean(), 32)
         seen.append(ada.p.item())
     assert sum(seen[750:]) / 750 == pytest.approx(0.4, abs=0.05)
 
 
 def test_p_goes_on_from_a_saved_state() -> None:
     source = rng(5)
-    logits = [torch.randn(48, generator=source) + 0.7 for _ in range(20)]
-    whole, first = (Ada(2000, torch.device("cpu")) for _ in range(2))
-    for each in logits:
-        whole.observe(each)
-    for each in logits[:7]:
-        first.observe(each)
-    second = Ada(2000, torch.device("cpu"))
+    signs = [torch.rand((), generator=source) * 0.4 + 0.5 for _ in range(20)]
+    whole, first = new_ada(2000), new_ada(2000)
+    for each in signs:
+        whole.observe(each, 48)
+    for each in signs[:7]:
+        first.observe(each, 48)
+    second = new_ada(2000)
     second.load_state_dict(first.state_dict())
-    for each in logits[7:]:
-        second.observe(each)
+    for each in signs[7:]:
+        second.observe(each, 48)
     assert second.state_dict() == whole.state_dict()
     assert whole.p > 0

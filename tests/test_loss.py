@@ -13,14 +13,17 @@ from loss import (
     WGAN_DRIFT,
     between,
     d_logistic,
+    d_relativistic,
     d_wgan,
     g_logistic,
+    g_relativistic,
     g_wgan,
     r1_penalty,
+    r1_r2_penalty,
     wgan_gradient_penalty,
 )
 
-PENALTIES = [r1_penalty, wgan_gradient_penalty]
+PENALTIES = [r1_penalty, r1_r2_penalty, wgan_gradient_penalty]
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def points(n: int = 5) -> Tensor:
+def points(n: int = 6) -> Tensor:
     return torch.randn(n, 3, 4, 4, dtype=torch.float64).requires_grad_()
 
 
@@ -65,9 +68,55 @@ def test_d_gains_by_telling_apart_and_g_by_looking_real(name):
     assert G_LOSS[name](high) < G_LOSS[name](low)
 
 
+def test_both_gain_on_pairs():
+    low, high = torch.full((4,), -1.0), torch.full((4,), 1.0)
+    assert D_LOSS["rpgan"](high, low) < D_LOSS["rpgan"](low, high)
+    assert g_relativistic(low, high) < g_relativistic(high, low)
+
+
 def test_r1_of_a_linear_d_is_the_square_of_its_slope():
     a, x = torch.randn(3, 4, 4, dtype=torch.float64), points()
     torch.testing.assert_close(r1_penalty(x, linear(a, x)), a.square().sum())
+
+
+def test_the_relativistic_losses_are_cross_entropy_of_a_linear_d_with_its_own_gradient():
+    # D(x) = a.x: d/da of -log sigmoid(a.(x - y)) is -(1 - sigmoid) (x - y), and y's is its part.
+    a = torch.randn(3, 4, 4, dtype=torch.float64, requires_grad=True)
+    reals, fakes = points(), points()
+    entropy = F.binary_cross_entropy_with_logits
+    margin = linear(a, reals) - linear(a, fakes)
+    ones, zeros = torch.ones_like(margin), torch.zeros_like(margin)
+    d_loss = d_relativistic(linear(a, reals), linear(a, fakes))
+    g_loss = g_relativistic(linear(a, reals), linear(a, fakes))
+    torch.testing.assert_close(d_loss, entropy(margin, ones))
+    torch.testing.assert_close(g_loss, entropy(margin, zeros))
+    wrong = torch.sigmoid(-margin).detach()
+    (slope,) = torch.autograd.grad(d_loss, a)
+    expected = -(wrong.view(-1, 1, 1, 1) * (reals - fakes)).mean(dim=0)
+    torch.testing.assert_close(slope, expected.detach())
+    (pull,) = torch.autograd.grad(g_loss, fakes)  # G's wish for a fake lies along the slope of D
+    expected = -((1 - wrong).view(-1, 1, 1, 1) * a) / len(fakes)
+    torch.testing.assert_close(pull, expected.detach())
+
+
+def test_relativistic_losses_do_not_care_where_zero_is():
+    real, fake = torch.randn(9, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
+    for loss in (d_relativistic, g_relativistic):
+        torch.testing.assert_close(loss(real + 5, fake + 5), loss(real, fake))
+
+
+def test_r1_and_r2_of_a_linear_d_are_twice_the_square_of_its_slope():
+    a, x = torch.randn(3, 4, 4, dtype=torch.float64), points()
+    torch.testing.assert_close(r1_r2_penalty(x, linear(a, x)), 2 * a.square().sum())
+
+
+def test_r1_and_r2_are_the_sum_of_the_penalties_of_reals_and_fakes():
+    x = points()
+    logits = x.flatten(1).square().sum(dim=1) * torch.arange(6)
+    real, fake = x[:3].detach().requires_grad_(), x[3:].detach().requires_grad_()
+    r1 = r1_penalty(real, real.flatten(1).square().sum(dim=1) * torch.arange(3))
+    r2 = r1_penalty(fake, fake.flatten(1).square().sum(dim=1) * torch.arange(3, 6))
+    torch.testing.assert_close(r1_r2_penalty(x, logits), r1 + r2)
 
 
 def test_r1_of_a_quadratic_d_is_its_analytic_value():

@@ -22,10 +22,11 @@ from pathlib import Path
 from training import TrainConfig, TrainState, train_step
 
 torch.set_num_threads(1)
-loss, lmdb, out = sys.argv[1:]
+loss, augment, lmdb, out = sys.argv[1:]
 config = TrainConfig(
     init_size=4, max_size=16, iterations=9, batch=8, phase=16, lr=0.002, d_lr=0.002, loss=loss,
     r1_gamma=1.0, r1_every=2, mixing=0.9, ema=100, mirror=True, precision="fp32", seed=1,
+    augment=augment, augment_p=0.7, freeze_d=0,
 )
 bank = ImageBank(Path(lmdb), 16, torch.device("cpu"))
 state = TrainState(ModelConfig(16, 0.03, 16, 16, 2), config, torch.device("cpu"))
@@ -70,17 +71,19 @@ def run_code(processes: int, code: str, *arguments: object) -> list[tuple[str, i
     return [(process.communicate(timeout=120)[0], process.returncode) for process in running]
 
 
-def steps(processes: int, loss: str, lmdb: Path, out: Path) -> list[dict[str, torch.Tensor]]:
+def steps(processes: int, *flags: object, out: Path) -> list[dict[str, torch.Tensor]]:
     """Train in so many processes; return the weights and figures of the first."""
-    assert run_code(processes, STEPS, loss, lmdb, out) == [("", 0)] * processes
+    assert run_code(processes, STEPS, *flags, out) == [("", 0)] * processes
     *weights, figures = torch.load(out, weights_only=True)
     return [*weights, *figures]
 
 
-@pytest.mark.parametrize("loss", ["r1", "wgan-gp"])
-def test_two_processes_train_as_one_does_to_rounding(loss, tiny_lmdb, tmp_path):
-    one = steps(1, loss, tiny_lmdb, tmp_path / "one.pt")
-    two = steps(2, loss, tiny_lmdb, tmp_path / "two.pt")
+@pytest.mark.parametrize(
+    ("loss", "augment"), [("r1", "none"), ("wgan-gp", "none"), ("r1", "ada"), ("rpgan", "fixed")]
+)
+def test_two_processes_train_as_one_does_to_rounding(loss, augment, tiny_lmdb, tmp_path):
+    one = steps(1, loss, augment, tiny_lmdb, out=tmp_path / "one.pt")
+    two = steps(2, loss, augment, tiny_lmdb, out=tmp_path / "two.pt")
     for ours, theirs in zip(one[:3], two[:3], strict=True):  # G, D, G_ema
         assert ours.keys() == theirs.keys()
         change = sum((ours[name] - theirs[name]).square().sum() for name in ours)

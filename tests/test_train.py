@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import checkpoint
+import run_folder
 import train
 from growth import Growth
 from meter import clock, seconds_left
@@ -135,6 +136,7 @@ def test_a_longer_run_goes_on_and_keeps_its_growth(tiny_lmdb: Path, tmp_path: Pa
         ("batch", "5"), ("lr", "0.002"), ("d_lr", "0.003"), ("seed", "1"), ("width", "0.04"),
         ("init_size", "8"), ("phase", "7"), ("loss", "wgan-gp"), ("r1_gamma", "3"),
         ("r1_every", "2"), ("mixing", "0.1"), ("ema", "99"), ("precision", "fp16"),
+        ("augment", "ada"), ("augment_p", "0.4"),
     ],
 )  # fmt: skip
 def test_going_on_with_another_setting_is_refused_by_its_name(
@@ -153,10 +155,11 @@ def test_each_flag_reaches_the_setting_it_names(tmp_path: Path) -> None:
     given = {
         "init_size": 8, "max_size": 32, "iterations": 7, "batch": 3, "phase": 11, "lr": 0.004,
         "d_lr": 0.005, "loss": "wgan-gp", "r1_gamma": 2.5, "r1_every": 4, "mixing": 0.25,
-        "ema": 123, "precision": "fp16", "seed": 9,
+        "ema": 123, "precision": "fp16", "seed": 9, "augment": "fixed", "augment_p": 0.7,
+        "freeze_d": 2,
     }  # fmt: skip
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    args = train.parse_args([str(tmp_path), *flags, "--no_mirror"])
+    args = train.parse_args([str(tmp_path), *flags, "--no_mirror", "--init_from", "other"])
     config = train.train_config(args, torch.device("cpu"), {})
     assert config == TrainConfig(mirror=False, **given)  # type: ignore[arg-type]
 
@@ -193,6 +196,47 @@ def test_weights_come_from_a_smaller_run_when_asked(
     assert "D is not in it" in capsys.readouterr().err
     assert run(tiny_lmdb, tmp_path / "wide", "--init_from", str(snapshot), "--width", "0.04") == 1
     assert "--width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--freeze_d", "1"], "--freeze_d 1: needs a D that has learned. Give --init_from"),
+        (["--freeze_d", "2", "--init_from", "x"], "--freeze_d 2: at --max_size 8 at most 1"),
+        (["--augment_p", "0.9"], "--augment_p"),
+    ],
+)
+def test_what_cannot_be_frozen_or_augmented_is_refused(
+    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], line: str
+) -> None:
+    assert run(tiny_lmdb, tmp_path / "run", *flags) == 2
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_finetuned_with_a_frozen_d_and_goes_on(tiny_lmdb: Path, tmp_path: Path) -> None:
+    flags = ["--augment", "ada", "--loss", "rpgan", "--precision", "fp32"]
+    assert run(tiny_lmdb, tmp_path / "old", *flags) == 0
+    flags += ["--init_from", str(tmp_path / "old"), "--freeze_d", "1", "--init_size", "8"]
+    assert run(tiny_lmdb, tmp_path / "whole", *flags, "--iterations", "4") == 0
+    assert run(tiny_lmdb, tmp_path / "parts", *flags, "--iterations", "2") == 0
+    assert run(tiny_lmdb, tmp_path / "parts", *flags, "--iterations", "4") == 0
+    assert digest(tmp_path / "parts" / "latest.pt") == digest(tmp_path / "whole" / "latest.pt")
+    old, new = (checkpoint.load(tmp_path / n / "latest.pt")["D"] for n in ("old", "whole"))
+    kept = {name for name in old if torch.equal(old[name], new[name])}
+    assert {name for name in old if ".8." in name} <= kept < old.keys()
+
+
+def test_a_run_begun_before_augmentation_goes_on(tiny_lmdb: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(tiny_lmdb, out) == 0
+    config = {k: v for k, v in config_of(out).items() if k not in run_folder.EARLIER}
+    (out / "config.json").write_text(json.dumps(config))
+    entries = {k: v for k, v in checkpoint.load(out / "latest.pt").items() if k != "ada"}
+    torch.save(entries, out / "latest.pt")
+    assert run(tiny_lmdb, out, "--iterations", "8", "--augment", "ada") == 1
+    assert run(tiny_lmdb, out, "--iterations", "8") == 0
+    assert checkpoint.load(out / "latest.pt")["iteration"] == 8
 
 
 def swd_of(out: Path) -> dict[int, float]:

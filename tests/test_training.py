@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ SETTINGS = TrainConfig(
     r1_every=2,
     mixing=0.9,
     ema=500,
+    augment="none",
+    augment_p=0.3,
+    freeze_d=0,
     mirror=True,
     precision="fp32",
     seed=3,
@@ -70,7 +74,8 @@ def d_step(state: TrainState, step: Step, reals: Tensor) -> dict[str, Tensor]:
 
 
 def g_step(state: TrainState, step: Step) -> dict[str, Tensor]:
-    return generator_step(state, step, make_fakes(state.G, step)[0])
+    fakes = make_fakes(state.G, step)[0]
+    return generator_step(state, step, fakes, fakes.detach().flip(0))
 
 
 def trained(config: TrainConfig, banks: Banks, steps: int, state: Any = None) -> TrainState:
@@ -113,17 +118,29 @@ def gradients(network: torch.nn.Module) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("loss", "precision"), [("r1", "fp32"), ("wgan-gp", "fp32"), ("r1", "bf16"), ("r1", "fp16")]
+    ("loss", "precision", "augment"),
+    [
+        ("r1", "fp32", "none"),
+        ("wgan-gp", "fp32", "ada"),
+        ("rpgan", "bf16", "fixed"),
+        ("r1", "bf16", "ada"),
+        ("r1", "fp16", "none"),
+    ],
 )
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_resumed_run_is_the_run_that_never_stopped(tiny_bank, tmp_path, loss, precision, stop):
+def test_a_resumed_run_is_the_run_that_never_stopped(
+    tiny_bank, tmp_path, monkeypatch, loss, precision, augment, stop
+):
     """Four steps, the first two at 4 px and the others fading in 8 px; bit for bit."""
-    config = changed(loss=loss, precision=precision)
+    monkeypatch.setattr("augment.WINDOW", 4)  # p moves at every step
+    monkeypatch.setattr("augment.TARGET", -1.1)
+    config = changed(loss=loss, precision=precision, augment=augment)
     whole = trained(config, tiny_bank, 4)
     first = trained(config, tiny_bank, stop)
     checkpoint.save(tmp_path / "latest.pt", first.config, first.entries())
     torch.manual_seed(99)
-    second = new_state(changed(precision=precision, seed=12345))  # what it draws is all replaced
+    other = changed(precision=precision, augment=augment, seed=12345)
+    second = new_state(other)  # what it draws is all replaced
     second.restore(checkpoint.load(tmp_path / "latest.pt"))
     assert_same(second.entries(), first.entries())
     trained(config, tiny_bank, 4 - stop, second)
@@ -146,7 +163,7 @@ def test_a_step_reads_no_random_numbers_but_its_own(tiny_bank):
 def test_the_whole_state_is_in_its_entries(tiny_bank):
     state = trained(SETTINGS, tiny_bank, 1)
     assert state.entries().keys() == {*state.parts, "iteration", "nimg"}
-    assert set(vars(state)) - state.entries().keys() == {"config", "device"}
+    assert set(vars(state)) - state.entries().keys() == {"config", "device", "frozen"}
 
 
 def test_step_random_numbers_follow_from_the_seed_and_the_iteration_alone():
@@ -174,6 +191,9 @@ OTHERS = {
     "r1_every": 4,
     "mixing": 0.0,
     "ema": 0,
+    "augment": "fixed",
+    "augment_p": 0.8,
+    "freeze_d": 1,
     "mirror": False,
     "precision": "bf16",
     "seed": 4,
@@ -182,10 +202,11 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
 def test_every_setting_changes_what_a_run_learns(tiny_bank, name):
-    config = changed(**{name: OTHERS[name]})
+    base = changed(augment="fixed") if name == "augment_p" else SETTINGS
+    config = dataclasses.replace(base, **{name: OTHERS[name]})
     state = new_state(config, dataclasses.replace(MODEL, resolution=config.max_size))
     ours = dict(flat(trained(config, tiny_bank, 4, state).G_ema.state_dict()))
-    theirs = dict(flat(trained(SETTINGS, tiny_bank, 4).G_ema.state_dict()))
+    theirs = dict(flat(trained(base, tiny_bank, 4).G_ema.state_dict()))
     same = all(torch.equal(value, theirs[key]) for key, value in ours.items())
     assert same == (name == "iterations")  # for which the loop alone asks
 
@@ -281,7 +302,7 @@ def trained_stats(state: TrainState, config: TrainConfig, bank: ImageBank) -> di
 
 def test_figures_are_tensors_that_hold_no_graph(tiny_bank):
     stats = trained_stats(new_state(), SETTINGS, tiny_bank(8))
-    assert stats.keys() == {"D_loss", "G_loss", "penalty", "real_logit", "fake_logit"}
+    assert stats.keys() == {"D_loss", "G_loss", "penalty", "real_logit", "fake_logit", "r_t"}
     assert all(value.dim() == 0 and not value.requires_grad for value in stats.values())
 
 
@@ -381,7 +402,7 @@ def test_each_step_moves_its_own_network_alone(tiny_bank):
     assert all(p.requires_grad for p in [*state.G.parameters(), *state.D.parameters()])
 
 
-@pytest.mark.parametrize("loss", ["r1", "wgan-gp"])
+@pytest.mark.parametrize("loss", ["r1", "wgan-gp", "rpgan"])
 def test_d_learns_to_tell_plain_photos_from_fakes(red_bank, loss):
     config = changed(loss=loss, init_size=8, d_lr=0.003)
     state = new_state(config)
@@ -400,6 +421,113 @@ def test_g_learns_to_please_a_d_that_stands_still(red_bank):
         d_step(state, new_step(config, n=n), to_float(red_bank.batch(0, n, 4)))
     losses = [g_step(state, new_step(config, n=n))["G_loss"].item() for n in range(25)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+# What D sees
+
+
+def seen_by(state: TrainState) -> list[Tensor]:
+    """Collect what D is shown from now on."""
+    seen: list[Tensor] = []
+    state.D.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+    return seen
+
+
+@pytest.mark.parametrize("loss", ["r1", "rpgan"])
+def test_d_is_shown_reals_and_fakes_augmented_by_other_numbers_at_each_of_its_steps(
+    tiny_bank, loss
+):
+    config = changed(augment="fixed", augment_p=0.8, batch=24, loss=loss)
+    state, step = new_state(config), new_step(config)
+    reals = to_float(tiny_bank(8).batch(0, 0, 24))
+    seen = seen_by(state)
+    discriminator_step(state, step, reals, reals)
+    generator_step(state, step, reals.clone().requires_grad_(), reals)
+    shown = [lot for batch in seen for lot in batch.split(24)]
+    assert len(shown) == (3 if loss == "r1" else 4)
+    for index, lot in enumerate(shown):
+        alike = [(a - b).abs().max() < 1e-6 for a, b in zip(lot, reals, strict=True)]
+        assert sum(alike) < 4  # all six changes are left out once in 15,625
+        for other in shown[:index]:
+            assert not any(torch.equal(a, b) for a, b in zip(lot, other, strict=True))
+
+
+def test_r1_is_taken_at_what_d_sees(tiny_bank):
+    config = changed(augment="fixed", augment_p=0.8)
+    state, step = new_state(config), new_step(config)
+    seen = seen_by(state)
+    at: list[Tensor] = []
+    forward = state.D.forward
+    state.D.forward = lambda x, *a, **b: (at.append(x), forward(x, *a, **b))[1]
+    d_step(state, step, to_float(tiny_bank(8).batch(0, 0, 4)))
+    assert torch.equal(at[-1], seen[0][:4])
+
+
+def test_g_learns_through_the_augmentation(tiny_bank):
+    config = changed(augment="fixed", augment_p=0.8)
+    state, step = new_state(config), new_step(config)
+    fakes = to_float(tiny_bank(8).batch(0, 0, 4)).requires_grad_()
+    generator_step(state, step, fakes, fakes.detach())
+    plain = to_float(tiny_bank(8).batch(0, 0, 4)).requires_grad_()
+    state.D(plain, WHOLE).neg().exp().log1p().mean().backward()
+    assert fakes.grad is not None
+    assert (fakes.grad.flatten(1).norm(dim=1) > 0).all()
+    assert not torch.allclose(fakes.grad, plain.grad)
+
+
+def test_p_rises_in_a_run_whose_d_is_sure_and_is_told_with_r_t(red_bank, monkeypatch):
+    monkeypatch.setattr("augment.WINDOW", 8)
+    config = changed(augment="ada", init_size=8, d_lr=0.003, batch=8, lr=1e-6)
+    state = new_state(config)
+    state.ada.images = 400
+    figures = [train_step(state, config, red_bank) for _ in range(60)]
+    p = [stats["p"].item() for stats in figures]
+    assert p[0] <= 8 / 400
+    assert max(p) == pytest.approx(0.8)
+    moves = [b - a for a, b in itertools.pairwise(p)]
+    for move, stats, before in zip(moves, figures[1:], p, strict=False):
+        up = stats["r_t"] > 0.6
+        bound = before == pytest.approx(0.8) if up else before == 0
+        assert bound or move == pytest.approx(0.02 if up else -0.02, abs=1e-6)
+
+
+@pytest.mark.parametrize(("augment", "p"), [("none", 0.0), ("fixed", 0.3)])
+def test_p_stays_where_nothing_adapts_it(tiny_bank, augment, p):
+    state = trained(changed(augment=augment, r1_gamma=0.0), tiny_bank, 3)
+    assert state.ada.p.item() == pytest.approx(p)
+    assert state.ada.seen == 0
+
+
+def test_a_run_from_before_augmentation_goes_on(tiny_bank):
+    old = trained(SETTINGS, tiny_bank, 2)
+    entries = {name: part for name, part in old.entries().items() if name != "ada"}
+    state = new_state(changed(seed=8))
+    state.restore(entries)
+    assert_same(state.entries(), old.entries())
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_frozen_resolutions_of_d_stay_as_they_are_and_others_learn(tiny_bank, n):
+    old = trained(SETTINGS, tiny_bank, 4)
+    config = changed(freeze_d=n, init_size=8)
+    state = new_state(config)
+    state.start_from(old.entries())
+    trained(config, tiny_bank, 3, state)
+    before = old.entries()["D"]
+    frozen = {name for name, p in state.D.named_parameters() if torch.equal(p, before[name])}
+    largest = {name for name in before if ".8." in name}
+    assert len(largest) == 6
+    assert frozen == (largest if n else set()) | {"from_rgb.4.weight", "from_rgb.4.bias"}
+    assert {name for name, p in state.D.named_parameters() if not p.requires_grad} == state.frozen
+
+
+def test_a_d_that_never_learned_is_not_frozen(tiny_bank):
+    old = trained(SETTINGS, tiny_bank, 1).entries()
+    state = new_state(changed(freeze_d=1))
+    smaller = {name: value for name, value in old["D"].items() if ".8." not in name}
+    for entries in ({"G_ema": old["G_ema"]}, {**old, "D": smaller}):
+        with pytest.raises(CheckpointError, match=r"no D\.\S+ in it; .*--freeze_d"):
+            state.start_from(entries)
 
 
 # Starting from another run
