@@ -1,7 +1,7 @@
 """Command line: folders of photos -> one LMDB of small square JPEGs, and a report.
 
-Files are found and chosen by selection.py, made square by photos.py in the processes of workers.py,
-and stored by database.py. Here they meet, and the user is told.
+Files are found by selection.py, chosen by tables.py, made square by photos.py in the
+processes of workers.py, and stored by writer.py. Here they meet, and the user is told.
 """
 
 from __future__ import annotations
@@ -31,17 +31,8 @@ from command_line import (
 )
 from database import HOLDOUT, TRAINING, DataError, printable
 from photos import FORMATS, MIN_SIZE, QUALITY, Recipe
-from selection import (
-    Condition,
-    Photo,
-    Report,
-    SelectionError,
-    find_photos,
-    read_list,
-    read_table,
-    select,
-    spread,
-)
+from selection import Photo, Report, find_photos, select, spread
+from tables import Condition, SelectionError, read_list, read_table
 from workers import WorkerLostError, Workers, usable_cores
 from writer import Writer
 

@@ -25,7 +25,8 @@ from faults.folders import (
     scene,
 )
 from photos import PhotoError, open_photo, square
-from selection import Condition, spread
+from selection import spread
+from tables import Condition
 
 
 def opened(record: bytes) -> JpegImageFile:

@@ -17,8 +17,8 @@ LEVELS = [
     "augment command_line device features files growth images loss metrics pages photos sheets"
     " similarity styling",
     "database film model plots",
-    "dataset selection workers writer",
-    "rosinality",
+    "dataset tables workers writer",
+    "rosinality selection",
     "checkpoint latents parallel run_folder",
     "sampling training",
     "best drawing evaluation meter projection recovery",
