@@ -45,34 +45,45 @@ class Recipe:
     min_size: int  # px that both sides of a photo must have
 
 
-def prepare_photo(path: str | bytes | os.PathLike[str], recipe: Recipe) -> list[bytes]:
+Source = str | bytes | os.PathLike[str] | BinaryIO
+
+
+def prepare_photo(source: Source, recipe: Recipe) -> list[bytes]:
     """Return the photo's square JPEGs, one for each size; raise PhotoError if there are none."""
     # A photo too small for min_size is thereby decoded whole, and told with its true size.
-    image = open_photo(path, max(OVERSAMPLING * max(recipe.sizes), recipe.min_size))
+    image = open_photo(source, max(OVERSAMPLING * max(recipe.sizes), recipe.min_size))
     if min(image.size) < recipe.min_size:
         raise PhotoError(f"too small: {image.width} x {image.height} px")
     return [encode(square(image, size), recipe.quality) for size in recipe.sizes]
 
 
-def open_photo(path: str | bytes | os.PathLike[str], enough: int | None = None) -> Image.Image:
-    """Return the photo in the file `path`, upright, mode RGB; raise PhotoError if it is none.
+def open_photo(source: Source, enough: int | None = None) -> Image.Image:
+    """Return a photo, upright, mode RGB; raise PhotoError if it is none.
+
+    `source` is the path of a file, or its content as a binary stream that can seek.
 
     With `enough`, in px, it may come at 1/2, 1/4 or 1/8 of its size, as long as neither side is
     shorter than that: a JPEG is decoded so in a fraction of the time. A photo has at most
     Image.MAX_IMAGE_PIXELS, about 89 million.
     """
+    with _opened(source) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd metadata, which is thrown away
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return _decode(file, enough)
+
+
+def _opened(source: Source) -> BinaryIO:
+    if not isinstance(source, str | bytes | os.PathLike):
+        return source
     try:
         # Without O_NONBLOCK a named pipe would wait here for a writer, for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise PhotoError("not a regular file")
-    with open(descriptor, "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd metadata, which is thrown away
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return _decode(file, enough)
+    return open(descriptor, "rb")
 
 
 def _decode(file: BinaryIO, enough: int | None) -> Image.Image:

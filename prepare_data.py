@@ -1,4 +1,4 @@
-"""Command line: folders of photos -> one LMDB of small square JPEGs, and a report.
+"""Command line: folders or zips of photos -> one LMDB of small square JPEGs, and a report.
 
 Files are found by selection.py, chosen by tables.py, made square by photos.py in the
 processes of workers.py, and stored by writer.py. Here they meet, and the user is told.
@@ -39,9 +39,12 @@ from writer import Writer
 EXAMPLES = """  python prepare_data.py photos faces.lmdb
   python prepare_data.py young old mix.lmdb --per_source 2500
   python prepare_data.py celeba old.lmdb --table list_attr_celeba.txt --where Young=-1
+  python prepare_data.py faces.zip old.lmdb --table faces.zip/metadata.jsonl --where 'age>=40'
 
 Sources are searched with their subfolders. Links to files are followed; links to folders, and
 databases of earlier runs, are not searched; names that begin with a dot are passed over in silence.
+Zips, such as those of NVIDIA's dataset tools, are read by the same rules, never unpacked to disk.
+A table is used only where --table names it, also in a zip; labels in a dataset.json are not read.
 The database also holds report.csv, with a line for each file left out, and contact_sheet.jpg, with
 100 of its images."""
 SHEET_SIDE = 10  # images a row and a column
@@ -64,7 +67,7 @@ def store(
         while unused and kept < limit:
             places = spread(len(unused), limit - kept, args.seed)
             chosen = [unused[place] for place in places]
-            outcomes = workers.prepare([photo.path for photo in chosen])
+            outcomes = workers.prepare([photo.place for photo in chosen])
             for photo, outcome in zip(chosen, outcomes, strict=True):
                 if isinstance(outcome, str):
                     report.leave_out(photo.path, outcome)
@@ -157,13 +160,13 @@ def _refuse_missing(sources: Sequence[Path]) -> None:
             mode = source.stat().st_mode
         except OSError as error:
             raise DataError(
-                f"{printable(source)}: cannot be read ({error.strerror}); expected a folder of "
-                "photos, or a photo. Check the name"
+                f"{printable(source)}: cannot be read ({error.strerror}); expected a folder or "
+                "zip of photos, or a photo. Check the name"
             ) from None
         if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
             raise DataError(
-                f"{printable(source)}: neither a folder nor a regular file; expected a folder of "
-                "photos, or a photo. Check the name"
+                f"{printable(source)}: neither a folder nor a regular file; expected a folder or "
+                "zip of photos, or a photo. Check the name"
             )
 
 
@@ -217,14 +220,14 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
 
 
 def _parser() -> Parser:
-    parser = Parser("Make a database of square faces from folders of photos.", EXAMPLES)
+    parser = Parser("Make a database of square faces from folders or zips of photos.", EXAMPLES)
     parser.usage = "%(prog)s [options] SRC [SRC ...] DST"
     parser.add_argument(
         "paths",
         nargs="+",
         type=Path,
         metavar="SRC [SRC ...] DST",
-        help="folders of photos, or single photos; at the end the database to make",
+        help="folders or zips of photos, or single photos; at the end the database to make",
     )
     _add_image_flags(parser.add_argument_group("images"))
     _add_choice_flags(parser.add_argument_group("choice of photos"))
@@ -296,7 +299,7 @@ def _add_choice_flags(group: argparse._ArgumentGroup) -> None:
         "--table",
         type=Path,
         metavar="TABLE",
-        help="take only the files named in a CSV with a header or in list_attr_celeba.txt",
+        help="take only the files named in a CSV with a header, JSON lines or list_attr_celeba.txt",
     )
     group.add_argument(
         "--where",
@@ -307,7 +310,9 @@ def _add_choice_flags(group: argparse._ArgumentGroup) -> None:
         help="take only such rows of the table; also != < > <= >=; if repeated, all must hold",
     )
     group.add_argument(
-        "--key", metavar="COLUMN", help="column of the table that names the files, if not the first"
+        "--key",
+        metavar="COLUMN",
+        help="column of the table that names the files (default: file_name, else the first)",
     )
 
 

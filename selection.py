@@ -1,6 +1,7 @@
 """Which files are taken: the search for them, the choice among them, and a report of the rest.
 
-Names in lists and tables are paths relative to the source folder, or bare file names.
+A source is a folder, a zip or a photo. Names in lists and tables are paths relative to the source,
+or ends of them: bare file names, and paths relative to a folder within.
 """
 
 import csv
@@ -11,26 +12,38 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from database import printable
+from archives import ArchiveError, Member, is_archive, list_members
+from database import DataError, printable
 from tables import Wanted
+
+# What lies beside the photos in the data sets of others: NVIDIA's and Hugging Face's.
+LABELS = (b"dataset.json", b"metadata.csv", b"metadata.jsonl")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A file that was found."""
+    """A file that was found, in a folder or in a zip."""
 
     source: int  # which of the sources it is from
-    root: bytes  # the folder of that source
+    root: bytes  # the folder, or the zip, of that source
     relative: bytes  # its path within
+    is_zipped: bool = False
+
+    @property
+    def place(self) -> bytes | Member:
+        """Where to open it."""
+        return Member(self.root, self.relative) if self.is_zipped else self.path
 
     @property
     def path(self) -> bytes:
-        """The path to open it by."""
-        return os.path.join(self.root, self.relative)
+        """What it is called in reports: its path, or that of the zip and the name within."""
+        member = Member(self.root, self.relative)
+        return member.path if self.is_zipped else os.path.join(self.root, self.relative)
 
     def names(self) -> set[str]:
         """Return the names by which a list may call it."""
-        return {os.fsdecode(self.relative), os.fsdecode(os.path.basename(self.relative))}
+        parts = os.fsdecode(self.relative).split("/")
+        return {"/".join(parts[start:]) for start in range(len(parts))}
 
 
 class Report:
@@ -59,11 +72,27 @@ class Report:
 def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
     """Return the files of source number `index`, sorted by the bytes of their paths.
 
-    Databases are not searched, nor links to folders, nor what begins with a dot.
+    Databases are not searched, nor links to folders, nor what begins with a dot; tables of labels
+    are no photos. Raises DataError for a zip that cannot be read.
     """
     root = os.fsencode(source)
-    if not source.is_dir():
+    is_zipped = not source.is_dir() and is_archive(source)
+    if is_zipped:
+        found = _search_zip(source, report)
+    elif source.is_dir():
+        found = _search_folder(root, report)
+    else:
         return [Photo(index, os.path.dirname(root), os.path.basename(root))]
+    photos = []
+    for photo in (Photo(index, root, relative, is_zipped) for relative in sorted(found)):
+        if os.path.basename(photo.relative) in LABELS:
+            report.leave_out(photo.path, "a table, no photo")
+        else:
+            photos.append(photo)
+    return photos
+
+
+def _search_folder(root: bytes, report: Report) -> list[bytes]:
     found = []
 
     def unreadable(error: OSError) -> None:
@@ -86,7 +115,36 @@ def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
         subfolders[:] = entered
         paths = (os.path.join(folder, name) for name in files if not name.startswith(b"."))
         found += [os.path.relpath(path, root) for path in paths]
-    return [Photo(index, root, relative) for relative in sorted(found)]
+    return found
+
+
+def _search_zip(source: Path, report: Report) -> list[bytes]:
+    """Return the members that a search of the unpacked zip would find, by the same rules."""
+    try:
+        names = Counter(list_members(source))
+    except ArchiveError as error:
+        raise DataError(
+            f"{printable(source)}: {error}; expected a zip of photos. Copy it again"
+        ) from None
+    databases = {os.path.dirname(name) for name in names if os.path.basename(name) == b"data.mdb"}
+    met, found = set(), []
+    for name, count in names.items():
+        parts = name.split(b"/")
+        within = [b"/".join(parts[:n]) for n in range(len(parts))]  # outermost folder first
+        path = Member(os.fsencode(source), name).path
+        if name.startswith(b"/") or b".." in parts:
+            report.leave_out(path, "its name leads out of the zip")
+        elif any(part.startswith(b".") and part != b"." for part in parts):
+            continue
+        elif databases.intersection(within):
+            met.add(next(folder for folder in within if folder in databases))
+        else:
+            found.append(name)
+            if count > 1:
+                report.leave_out(path, "another of the same name comes after it in the zip")
+    for folder in sorted(met):
+        report.leave_out(Member(os.fsencode(source), folder).path, "a database")
+    return found
 
 
 def select(sources: list[list[Photo]], wanted: Wanted, report: Report) -> list[list[Photo]]:

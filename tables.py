@@ -1,14 +1,23 @@
-"""Lists and tables of file names, and conditions on a table's rows."""
+"""Lists and tables of file names, and conditions on a table's rows.
+
+Tables are those of CelebA, CSV with a header, and JSON lines; the latter two also as Hugging Face's
+image folders have them, metadata.csv and metadata.jsonl, whose column file_name names the files.
+"""
 
 import csv
+import json
 import operator
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from archives import Member, is_archive, open_member
 from database import printable
+from photos import PhotoError
 
+FILE_NAME = "file_name"  # the column of Hugging Face's tables that names the files
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "!=": operator.ne,
     "<=": operator.le,
@@ -75,8 +84,12 @@ def read_list(path: Path) -> Wanted:
 
 
 def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> Wanted:
-    """Return what a table asks for: a CSV with a header, or one in the form of CelebA's."""
+    """Return what a table asks for; raise SelectionError.
+
+    `key` is the column that names the files, by default file_name, or the first without one.
+    """
     header, rows = _table(path)
+    key = key or (FILE_NAME if FILE_NAME in header else None)
     column = _column(path, header, key, "--key") if key else 0
     tests = [(_column(path, header, c.column, "--where"), c) for c in conditions]
     names, chosen = set(), set()
@@ -86,22 +99,24 @@ def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> 
                 f"{printable(path)}: row {number} has {len(row)} values; expected "
                 f"{len(header)}, as in the header. Correct the table"
             )
-        names.add(row[column])
+        name = row[column].removeprefix("./")
+        names.add(name)
         if all(condition.holds(row[place]) for place, condition in tests):
-            chosen.add(row[column])
+            chosen.add(name)
     return Wanted("the table", frozenset(names), frozenset(chosen))
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    lines = [line for line in _lines(path) if line.strip()]
-    if lines and lines[0].strip().isdigit():  # CelebA: a count, the columns, the rows
-        header = ["file", *lines[1].split()] if len(lines) > 1 else []
-        rows = [line.split() for line in lines[2:]]
+    """Return the header and the rows of a table, every cell as text."""
+    lines = _lines(path)
+    first = next((line for line in lines if line.strip()), "")
+    if first.strip().isdigit():  # CelebA: a count, the columns, the rows
+        _, columns, *cells = [line.split() for line in lines if line.strip()] + [[]]
+        header, rows = ["file", *columns], [row for row in cells if row]
+    elif path.suffix.lower() == ".jsonl" or first.lstrip().startswith("{"):
+        header, rows = _json_lines(path, lines)
     else:
-        first = lines[0] if lines else ""
-        rows = list(csv.reader(lines, delimiter=max(",;\t", key=first.count)))
-        rows = [[cell.strip() for cell in row] for row in rows]
-        header, rows = (rows[0], rows[1:]) if rows else ([], [])
+        header, rows = _csv(path, lines, max(",;\t", key=first.count))
     if not rows:
         raise SelectionError(
             f"{printable(path)}: no rows in it; expected a header and rows. Check the file"
@@ -109,16 +124,67 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def _csv(path: Path, lines: list[str], delimiter: str) -> tuple[list[str], list[list[str]]]:
+    try:  # a cell in quotation marks may go over several lines
+        rows = list(csv.reader([f"{line}\n" for line in lines], delimiter=delimiter))
+    except csv.Error as error:
+        raise SelectionError(
+            f"{printable(path)}: cannot be read as a table ({error}); expected a CSV with a "
+            "header. Check the file"
+        ) from None
+    rows = [[cell.strip() for cell in row] for row in rows]
+    rows = [row for row in rows if any(row)]
+    return (rows[0], rows[1:]) if rows else ([], [])
+
+
+def _json_lines(path: Path, lines: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the rows of JSON objects, one a line; a column that an object lacks is empty."""
+    objects: list[dict[str, str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entries = dict(json.loads(line).items())
+            objects.append({_cell(name): _cell(value) for name, value in entries.items()})
+        except (ValueError, AttributeError, RecursionError):  # no JSON, no object, no Unicode
+            raise SelectionError(
+                f"{printable(path)}: line {number} is no JSON object; expected one such as "
+                f'{{"{FILE_NAME}": "0001.png", "age": 40}}. Correct the table'
+            ) from None
+    header = list(dict.fromkeys(name for entries in objects for name in entries))
+    return header, [[entries.get(name, "") for name in header] for entries in objects]
+
+
+def _cell(value: object) -> str:
+    """Return a JSON value as a cell: text as it is, null as nothing, others as JSON has them."""
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    os.fsencode(text)  # half of a surrogate pair is no text: UnicodeEncodeError
+    return text.strip()
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        # Names of files may be any bytes, and spreadsheets begin their files with a mark.
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
+        content = _read(path)
+    except (OSError, PhotoError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise SelectionError(
-            f"{printable(path)}: cannot be read ({error.strerror}); expected a text file. "
-            "Check the name"
+            f"{printable(path)}: cannot be read ({reason}); expected a text file. Check the name"
         ) from None
-    return [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    # Names of files may be any bytes, and spreadsheets begin their files with a mark.
+    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's content, also of one in a zip, called ZIP/member."""
+    try:
+        return path.read_bytes()
+    except NotADirectoryError:
+        archive = next(parent for parent in path.parents if parent.exists())
+        if not is_archive(archive):
+            raise
+        name = os.fsencode(path.relative_to(archive))
+        return open_member(Member(os.fsencode(archive), name)).read()
 
 
 def _column(path: Path, header: list[str], name: str, flag: str) -> int:

@@ -11,12 +11,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
+from archives import Member, open_member
 from photos import PhotoError, Recipe, prepare_photo
 
 CHUNK = 16  # photos that a worker takes at once: enough to hide the cost of sending them
 SHARES = 4  # for each worker, at least: else a few large photos would leave others idle
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+Place = bytes | Member  # where a photo is: a path, or within a zip
 Outcome = list[bytes] | str  # one JPEG for each size, or why the photo is left out
 
 
@@ -49,15 +51,15 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
         threading.excepthook = threading.__excepthook__
 
-    def prepare(self, paths: Sequence[bytes]) -> Iterator[Outcome]:
+    def prepare(self, places: Sequence[Place]) -> Iterator[Outcome]:
         """Yield what became of each photo, in their order.
 
         Raises WorkerLostError if a process dies, most often for want of memory.
         """
-        chunk = max(1, min(CHUNK, len(paths) // (SHARES * self._count)))
+        chunk = max(1, min(CHUNK, len(places) // (SHARES * self._count)))
         try:
-            for start in range(0, len(paths), chunk):
-                self._in_flight.append(self._submit(paths[start : start + chunk]))
+            for start in range(0, len(places), chunk):
+                self._in_flight.append(self._submit(places[start : start + chunk]))
                 if len(self._in_flight) >= self._most_in_flight:
                     yield from self._next()
             while self._in_flight:
@@ -82,12 +84,12 @@ class Workers:
             if not future.done():
                 future.set_exception(BrokenProcessPool())
 
-    def _submit(self, paths: Sequence[bytes]) -> "Future[list[Outcome]]":
+    def _submit(self, places: Sequence[Place]) -> "Future[list[Outcome]]":
         # Processes start here when needed. They inherit the mask, so that a signal in their first
         # moments waits until they ignore it, rather than end them with a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            return self._pool.submit(_prepare_chunk, list(paths), self._recipe)
+            return self._pool.submit(_prepare_chunk, list(places), self._recipe)
         except (RuntimeError, OSError) as error:  # no more threads, processes or open files
             raise BrokenProcessPool from error
         finally:
@@ -101,11 +103,12 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _prepare_chunk(paths: list[bytes], recipe: Recipe) -> list[Outcome]:
+def _prepare_chunk(places: list[Place], recipe: Recipe) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for path in paths:
+    for place in places:
         try:
-            outcomes.append(prepare_photo(path, recipe))
+            source = open_member(place) if isinstance(place, Member) else place
+            outcomes.append(prepare_photo(source, recipe))
         except PhotoError as error:
             outcomes.append(str(error))
         except MemoryError:

@@ -261,3 +261,10 @@ def test_the_contact_sheet_shows_evenly_spaced_images(tmp_path: Path) -> None:
         row, column = divmod(place, 10)
         shown = sheet[2 + row * 66 : 66 + row * 66, 2 + column * 66 : 66 + column * 66]
         assert np.abs(shown - pixels(stored[place * 150 // 100])).mean() < 12
+
+
+def test_a_table_that_is_no_csv_is_refused_in_one_line(tmp_path: Path) -> None:
+    photos(tmp_path / "src", 1)
+    (tmp_path / "t.csv").write_text("file,note\n000000.png," + "x" * 200_000 + "\n")
+    done = run(tmp_path / "src", tmp_path / "a.lmdb", "--table", tmp_path / "t.csv", code=1)
+    assert "cannot be read as a table" in done.stderr

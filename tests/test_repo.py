@@ -16,7 +16,7 @@ PROGRAMS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*
 LEVELS = [
     "augment command_line device features files growth images loss metrics pages photos sheets"
     " similarity styling",
-    "database film model plots",
+    "archives database film model plots",
     "dataset tables workers writer",
     "rosinality selection",
     "checkpoint latents parallel run_folder",

@@ -1,0 +1,94 @@
+"""Zips of pictures, as NVIDIA's dataset tools write them: what is in them, and one member's bytes.
+
+Nothing is unpacked to the disk, so no name in a zip can lead anywhere. A member is read into
+memory, at most MAX_MEMBER bytes of it, whatever the zip says of its size.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from photos import PhotoError
+
+MAX_MEMBER = 2**28  # bytes: what the largest photo that photos.py opens takes uncompressed
+BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # of a zip, and of an empty one
+# bz2 and LZMA are left out: zipfile bounds what it unpacks at once of deflate alone.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED = 1  # flag of a member
+
+
+class ArchiveError(Exception):
+    """A zip that cannot be read; its text says why, without naming the zip."""
+
+
+class Member(NamedTuple):
+    """A file in a zip: the zip's path, and the name within."""
+
+    archive: bytes
+    name: bytes
+
+    @property
+    def path(self) -> bytes:
+        """Return what it is called in reports: ZIP/member."""
+        return self.archive + b"/" + self.name
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether the file at `path` can be read and begins as a zip does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in BEGINNINGS
+    except OSError:
+        return False
+
+
+def list_members(path: Path) -> list[bytes]:
+    """Return the names of the files in a zip as UTF-8, in its order; raise ArchiveError."""
+    try:
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except OSError as error:
+        raise ArchiveError(f"cannot be read ({error.strerror})") from None
+    except Exception as error:  # of a damaged directory zipfile raises a dozen types
+        raise ArchiveError(f"a damaged zip ({error})") from None
+    if sum(member.compress_size for member in members) > size:
+        raise ArchiveError("a damaged zip (its members take more than the file has)")
+    return [encoded(member.filename) for member in members if not member.is_dir()]
+
+
+def open_member(member: Member) -> BinaryIO:
+    """Return the content of a member, in memory, once its CRC32 is right; raise PhotoError."""
+    try:
+        archive = _opened(member.archive)
+        info = archive.getinfo(member.name.decode("utf-8", "surrogateescape"))
+        if info.flag_bits & ENCRYPTED:
+            raise PhotoError("encrypted")
+        if info.compress_type not in METHODS:
+            raise PhotoError("compressed otherwise than by deflate")
+        if info.file_size > MAX_MEMBER:
+            raise PhotoError(f"too large: {info.file_size:,} bytes")
+        with archive.open(info) as file:
+            return io.BytesIO(file.read(info.file_size))  # at most; then the CRC32 is compared
+    except OSError as error:
+        raise PhotoError(f"cannot be read: {error.strerror or error}") from None
+    except (PhotoError, MemoryError):
+        raise
+    except Exception as error:  # as above
+        raise PhotoError(f"damaged: {error}") from None
+
+
+def encoded(name: str) -> bytes:
+    """Return a name as bytes, whatever it holds."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=4)
+def _opened(path: bytes) -> zipfile.ZipFile:
+    """Return an open zip: its directory is read once in a process, not for every member."""
+    return zipfile.ZipFile(os.fsdecode(path))
