@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convolving import blur, convolve, spread, spread_transposed
 from growth import Stage
 from images import shrink, upsample
 from styling import SLOPE, activate, finish
@@ -96,7 +97,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, H, W]."""
         weight = self.effective_weight().to(x.dtype)
-        return F.conv2d(x, weight, self.bias.to(x.dtype), padding=weight.shape[-1] // 2)
+        return convolve(x, weight, self.bias.to(x.dtype))
 
 
 class UpConv(Conv):
@@ -109,9 +110,8 @@ class UpConv(Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, 2H, 2W]."""
-        weight = spread(self.weight.flip(2, 3), self.scale).transpose(0, 1)
-        x = F.conv_transpose2d(x, weight.to(x.dtype), stride=2, padding=1)
-        return blur(x, self.bias)
+        weight = spread_transposed(self.weight, self.scale, x.dtype)
+        return blur(F.conv_transpose2d(x, weight, stride=2, padding=1), self.bias)
 
 
 class DownConv(Conv):
@@ -119,28 +119,8 @@ class DownConv(Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, H / 2, W / 2]."""
-        weight = spread(self.weight, self.scale / 4)
-        return F.conv2d(blur(x), weight.to(x.dtype), self.bias.to(x.dtype), stride=2, padding=1)
-
-
-def spread(weight: Tensor, factor: float) -> Tensor:
-    """Return [A, B, 3, 3] kernels summed over the four offsets of a 2 x 2 block: [A, B, 4, 4].
-
-    As a product with a constant 9 x 16 matrix, times `factor`: one small step each way.
-    """
-    first = torch.eye(3, 4, dtype=weight.dtype, device=weight.device)
-    along = first + first.roll(1, dims=1)  # each of three taps falls on two of four
-    kernels = weight.reshape(-1, 9) @ (torch.kron(along, along) * factor)
-    return kernels.view(*weight.shape[:2], 4, 4)
-
-
-def blur(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x [N, C, H, W] through the binomial filter [1, 2, 1] both ways, plus a bias [C]."""
-    offset = torch.arange(-1, 2, dtype=x.dtype, device=x.device)  # no copy a GPU would wait for
-    taps = 0.5 - offset.abs() / 4
-    kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
-    bias = None if bias is None else bias.to(x.dtype)
-    return F.conv2d(x, kernel, bias, padding=1, groups=x.shape[1])
+        weight = spread(self.weight, self.scale / 4, x.dtype)
+        return convolve(blur(x), weight, self.bias.to(x.dtype), stride=2)
 
 
 class SynthesisLayer(nn.Module):

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import Conv, Dense, Generator, Mapping, ModelConfig, SynthesisLayer, UpConv, blur, spread
+from convolving import blur, spread_transposed
+from model import Conv, Dense, Generator, Mapping, ModelConfig, SynthesisLayer, UpConv
 
 MEAN_SAMPLES = 10_000  # z whose mean w is w_avg
 # Instance norm divides by sqrt(variance + epsilon). A map that is k times smaller looks the same
@@ -30,7 +31,7 @@ class BlurredBias(UpConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, 2H, 2W]."""
-        weight = spread(self.weight.flip(2, 3), self.scale).transpose(0, 1).to(x.dtype)
+        weight = spread_transposed(self.weight, self.scale, x.dtype)
         return blur(F.conv_transpose2d(x, weight, self.bias.to(x.dtype), stride=2, padding=1))
 
 

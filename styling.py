@@ -19,8 +19,8 @@ BLOCK = 1 << 16  # values a CPU core works on at a time: 256 KiB, well within it
 
 
 def activate(x: Tensor) -> Tensor:
-    """Return leaky ReLU of x."""
-    return F.leaky_relu(x, SLOPE)
+    """Return leaky ReLU of x, in x's place: no layer's gradient needs what was there before."""
+    return F.leaky_relu_(x, SLOPE)
 
 
 def finish(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def plain(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> T
     x, dtype = x.float(), x.dtype
     if noise is not None:
         x = x + noise * strength[:, None, None]
-    x = activate(x)
+    x = F.leaky_relu(x, SLOPE)
     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
     y_scale, y_shift = style.float()[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
     styled = (1 + y_scale) * (x - mean) * torch.rsqrt(variance + EPSILON) + y_shift

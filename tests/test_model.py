@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convolving import blur
 from growth import Stage
 from images import shrink, upsample
 from model import (
@@ -18,7 +19,6 @@ from model import (
     Mapping,
     ModelConfig,
     UpConv,
-    blur,
     update_ema,
     with_minibatch_std,
 )
