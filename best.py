@@ -44,14 +44,18 @@ class Best:
 
     def measure(self, state: TrainState, stage: Stage, dtype: torch.dtype) -> float:
         """Return the distance, in thousandths, of samples of `stage`; keep G_ema if it is lower."""
-        samples = self.samples(state.G_ema, stage, dtype)
-        distance = sliced_wasserstein(self.reals, samples, DIRECTIONS).mean().item()
+        distance = self.distance(state.G_ema, stage, dtype)
         if distance < self.lowest:
             entries = {name: state.entries()[name] for name in ("G_ema", "iteration", "nimg")}
             entries |= {"stage": list(stage), "swd": distance}
             checkpoint.save(self.path, state.config, entries)
             self.lowest = distance
         return distance
+
+    def distance(self, G: Generator, stage: Stage, dtype: torch.dtype) -> float:
+        """Return the distance, in thousandths, between photos and samples of `stage`."""
+        samples = self.samples(G, stage, dtype)
+        return sliced_wasserstein(self.reals, samples, DIRECTIONS).mean().item()
 
     @torch.no_grad()
     def samples(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Tensor:

@@ -48,6 +48,15 @@ class Growth:
         doublings = (self.max_size // self.init_size).bit_length()
         return [self.init_size << n for n in range(doublings)]
 
+    def images_at(self, begin: int, end: int) -> dict[int, int]:
+        """Return how many of the images `begin` to `end` are shown at each resolution."""
+        starts = [0, *(n * 2 * self.phase - self.phase for n in range(1, len(self.resolutions)))]
+        stops = [*starts[1:], max(begin, end)]
+        return {
+            size: max(0, min(stop, end) - max(start, begin))
+            for size, start, stop in zip(self.resolutions, starts, stops, strict=True)
+        }
+
     @property
     def images(self) -> int:
         """Return the images shown until `max_size` is fully faded in."""

@@ -13,6 +13,8 @@ from tqdm import tqdm
 from command_line import silenced, tell
 from growth import Growth, Stage
 
+Costs = dict[int, float]  # seconds an image takes at each resolution
+
 
 class Forgiving:
     """A stream that drops what it cannot write: no bar is worth a run."""
@@ -37,9 +39,12 @@ class Forgiving:
 class Meter:
     """Means of a step's figures between two records, speed, and the time left; drives the bar."""
 
-    def __init__(self, growth: Growth, iterations: int, batch: int, done: int) -> None:
+    def __init__(
+        self, growth: Growth, iterations: int, batch: int, done: int, costs: Costs | None = None
+    ) -> None:
         self.growth = growth
         self.batch = batch
+        self.costs = costs
         self.total = iterations * batch  # images
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
@@ -70,7 +75,7 @@ class Meter:
         record = {name: (total / self.counts[name]).item() for name, total in self.sums.items()}
         now = time.perf_counter()
         rate = self.images / (now - self.since)
-        left = seconds_left(self.growth, self.total, nimg, rate)
+        left = seconds_left(self.growth, self.total, nimg, rate, self.costs)
         record |= {
             "nimg": nimg,
             "resolution": stage.resolution,
@@ -88,6 +93,11 @@ class Meter:
         )
         return record
 
+    def end_at(self, iterations: int) -> None:
+        """Count to another end."""
+        self.total = iterations * self.batch
+        self.bar.total = iterations
+
     def tell(self, program: str, line: str) -> None:
         """Tell a line in the place of the bar."""
         self.bar.clear()
@@ -98,20 +108,23 @@ class Meter:
         self.bar.close()
 
 
-def seconds_left(growth: Growth, total: int, nimg: int, rate: float) -> float:
+def seconds_left(
+    growth: Growth, total: int, nimg: int, rate: float, costs: Costs | None = None
+) -> float:
     """Return the time until `total` images, given images/s at the resolution of `nimg`.
 
-    An image of twice the resolution takes about twice as long (measured on a CPU, 8 to 64 px:
-    1.9 to 2.3 times), so the estimate holds across growth.
+    `costs` are seconds an image takes at each resolution, of which only the ratios count. Where
+    nobody measured them, an image of twice the resolution takes twice as long (on a CPU, 8 to
+    64 px: 1.9 to 2.3 times).
     """
+    costs = costs or {size: float(size) for size in growth.resolutions}
     here = growth.at(nimg).resolution
-    starts = [n * 2 * growth.phase - growth.phase for n in range(1, len(growth.resolutions))]
-    ends = [*starts, max(total, nimg)]
-    begins = [0, *starts]
-    work = 0.0
-    for size, begin, end in zip(growth.resolutions, begins, ends, strict=True):
-        work += max(0, min(end, total) - max(begin, nimg)) * size / here
-    return work / rate
+    return seconds(growth, costs, nimg, total) / costs[here] / rate
+
+
+def seconds(growth: Growth, costs: Costs, begin: int, end: int) -> float:
+    """Return how long the images `begin` to `end` take, at `costs` seconds an image."""
+    return sum(n * costs[size] for size, n in growth.images_at(begin, end).items())
 
 
 def clock(seconds: float) -> str:

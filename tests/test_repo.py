@@ -21,8 +21,8 @@ LEVELS = [
     "rosinality selection",
     "checkpoint latents parallel run_folder",
     "sampling training",
-    "best drawing evaluation meter projection recovery",
-    "directions mixing",
+    "best drawing evaluation meter projection recovery settings",
+    "directions mixing planning",
     "evaluate generate prepare_data project train",
 ]
 LEVEL = {name: level for level, row in enumerate(LEVELS) for name in row.split()}

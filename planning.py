@@ -1,0 +1,338 @@
+"""A run that ends on time: what `--hours` leaves open, chosen from seconds of real steps.
+
+The choices stand in WIDTHS, BATCHES and GROWTH_SHARE. A plan is fixed in images and recorded, so
+that a run which goes on does exactly what the run never stopped would have done. Only the end is
+moved, by a run that was not stopped, and each time recorded before it is reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import parallel
+from best import Best
+from dataset import ImageBank, free_bytes
+from device import is_out_of_memory
+from growth import Growth
+from meter import Costs, clock, memory_gb, seconds
+from model import STD_GROUP
+from run_folder import SampleSheet
+from training import TrainConfig, TrainState, train_step
+
+# The widest networks whose run sees so many images at the last resolution. Below that more
+# updates give better faces than more channels: at 1/8 faces are there after 150,000 images.
+WIDTHS = ((0.125, 0), (0.25, 1_500_000), (0.5, 4_000_000), (1.0, 10_000_000))
+# Likewise the largest batch: short runs need updates, long ones less noise in each.
+BATCHES = ((8, 0), (16, 150_000), (32, 4_000_000))
+GROWTH_SHARE = 0.35  # of the time, until the last resolution is faded in
+
+LEFT_OPEN = ("width", "batch", "phase", "iterations")  # by --hours, unless given
+LEAST = 100  # iterations that are a run
+PHASE = 1_000_000  # images: no resolution ends while it is timed
+ENOUGH = 0.5  # seconds that plain steps are timed for, at each resolution
+NEAR = 0.4  # of the time: while more is left, the end is not moved
+SPEED_OVER = 0.1  # of the time: how far back the speed is measured
+WORTH = 0.01  # of the time: an end that is less wrong is not moved
+
+Begin = Callable[[float, int], tuple[TrainConfig, TrainState]]  # from width and batch
+
+
+class PlanError(Exception):
+    """Time or memory that is not enough; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen; `costs` are seconds an image takes, everything counted in."""
+
+    width: float
+    batch: int
+    phase: int | None  # None where nothing grows
+    iterations: int
+    costs: Costs
+
+
+class Trial:
+    """Steps of throw-away networks under a clock: the real steps, on the real photos.
+
+    With several processes each makes its part, and all take the times of the first.
+    """
+
+    def __init__(self, args: argparse.Namespace, bank: ImageBank, begin: Begin, width: float):
+        self.args, self.bank, self.width = args, bank, width
+        self.asked, self.state = begin(width, args.batch or STD_GROUP * parallel.size())
+        self.config = replace(self.asked, phase=PHASE)
+        self.sizes = self.config.growth.resolutions
+        self.sheet = SampleSheet(self.state.G, self.config.seed, self.state.device)
+        self.costs: dict[tuple[int, int], float] = {}  # by batch and size
+        self.metric = 0.0  # seconds a measurement takes
+        if args.metric_every:
+            G, dtype = self.state.G_ema, self.config.dtype
+            best = Best(args.out, bank, G)
+            last = self.config.growth.at(self.config.growth.images)
+            self.metric = self._seconds(lambda: best.distance(G, last, dtype))
+
+    def refuse_memory(self, batch: int) -> None:
+        """Raise PlanError if steps of `batch` need more than is free, judged by smaller ones."""
+        small = STD_GROUP * parallel.size()
+        peaks = []
+        for n in (small, 2 * small):
+            self._step(n, self.sizes[-1], 0)
+            peaks.append(memory_gb(self.state.device))
+        more = (batch - 2 * small) / small * (peaks[1] - peaks[0])
+        free = free_bytes(self.state.device) / 2**30
+        if more > free:
+            raise PlanError(
+                f"a batch of {batch} at {self.sizes[-1]} px and width {self.width:g} needs about "
+                f"{peaks[1] + more:.1f} GB; {peaks[1] + free:.1f} are there. Lower --batch, "
+                "--width or --max_size"
+            )
+
+    def cost(self, batch: int, size: int) -> float:
+        """Return the seconds an image takes at a resolution, with its share of R1 and grids."""
+        if (batch, size) not in self.costs:
+            self.costs[batch, size] = self._cost(batch, size)
+        return self.costs[batch, size]
+
+    def _cost(self, batch: int, size: int) -> float:
+        with_r1 = [self._step(batch, size, 0) for _ in range(2)][-1]  # the first warms up
+        plain: list[float] = []
+        while len(plain) < 3 or sum(plain) < ENOUGH:
+            plain.append(self._step(batch, size, 1))
+        every = self.config.r1_every
+        step = (with_r1 + (every - 1) * median(plain)) / every
+        stage, dtype = self.config.growth.at(self._nimg(size)), self.config.dtype
+        grid = self._seconds(lambda: self.sheet.draw(self.state.G_ema, stage, dtype))
+        step += grid / self.args.sample_every + self.metric / (self.args.metric_every or 1)
+        return step / batch
+
+    def _nimg(self, size: int) -> int:
+        return 2 * PHASE * self.sizes.index(size)
+
+    def _step(self, batch: int, size: int, iteration: int) -> float:
+        self.state.iteration, self.state.nimg = iteration, self._nimg(size)
+        config = replace(self.config, batch=batch)
+        return self._seconds(
+            lambda: train_step(self.state, config, self.bank)["G_loss"].item()  # all is done then
+        )
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        work()
+        return float(parallel.from_first(time.perf_counter() - begin))
+
+
+def settle(
+    args: argparse.Namespace, bank: ImageBank, begin: Begin, before: dict[str, Any]
+) -> list[str]:
+    """Decide what is LEFT_OPEN in `args`; return lines that tell the plan, if one was made.
+
+    A run that goes on takes the plan that it was started with, from `before`. The time begins
+    at `args.start` (time.monotonic). All processes of a run call this. Raises PlanError.
+    """
+    args.costs = before.get("costs")
+    if args.hours and before:
+        if before.get("hours") != args.hours:
+            was = before.get("hours") or "none"
+            raise PlanError(
+                f"--hours {args.hours:g}: the run in {args.out} was started with {was}. Give the "
+                "same, or another --out"
+            )
+        for name in LEFT_OPEN:
+            setattr(args, name, getattr(args, name) or before[name])
+    elif args.hours:
+        plan = make_plan(args, bank, begin)
+        args.costs = {str(size): cost for size, cost in plan.costs.items()}
+        for name in LEFT_OPEN:
+            setattr(args, name, getattr(plan, name))
+        return tell_plan(args, plan, bank)
+    return tell_plan(args, estimate(args, bank, begin), bank) if args.dry_run else []
+
+
+def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
+    """Return what fits into `args.hours` since `args.start`, keeping to what was given."""
+    total = 3600 * args.hours
+    trial, room = widest(args, bank, begin, total)
+    batch = args.batch or largest(BATCHES, room, bank.count)
+    trial.refuse_memory(batch)
+    costs = {size: trial.cost(batch, size) for size in trial.sizes}
+    left = total - parallel.from_first(time.monotonic() - args.start)
+    phase, iterations = lengths(args, costs, batch, left)
+    if iterations < LEAST:
+        a_second = lengths(args, costs, batch, 3600.0)[1] / 3600
+        raise PlanError(
+            f"--hours {args.hours:g}: time for {max(0, iterations)} iterations; expected at least "
+            f"{LEAST}. Give {(total - left + 1.2 * LEAST / a_second) / 3600:.2g} hours or more, or "
+            "a lower --max_size"
+        )
+    return Plan(trial.width, batch, phase, iterations, costs)
+
+
+def lengths(
+    args: argparse.Namespace, costs: Costs, batch: int, left: float
+) -> tuple[int | None, int]:
+    """Return the images of a phase (None where nothing grows) and the iterations of a run.
+
+    `left` are the seconds that it has.
+    """
+    growth = Growth(args.init_size, args.max_size, PHASE)
+    a_phase = seconds(growth, costs, 0, growth.images) / PHASE  # seconds, for each image of it
+    phase = args.phase or (max(1, int(GROWTH_SHARE * left / a_phase)) if a_phase else None)
+    growing = (phase or 0) * a_phase
+    if args.phase and growing > left:
+        raise PlanError(
+            f"--hours {args.hours:g}: too short for --phase {phase}, by which growth alone takes "
+            f"{growing / 3600:.3g} hours; leave out --phase, or give more hours"
+        )
+    images = growth.images / PHASE * (phase or 0) + (left - growing) / costs[args.max_size]
+    return phase, int(images / batch)
+
+
+def widest(
+    args: argparse.Namespace, bank: ImageBank, begin: Begin, total: float
+) -> tuple[Trial, float]:
+    """Return the networks to take, and how many images they see in `total` seconds at most."""
+    rungs = ((args.width, 0),) if args.width else WIDTHS
+    taken: tuple[Trial, float] | None = None
+    for width, least in rungs:
+        if taken and taken[1] < least:  # wider is slower still
+            break
+        batch = args.batch or largest(BATCHES, least, bank.count)
+        try:
+            trial = Trial(args, bank, begin, width)
+            trial.refuse_memory(batch)
+            room = total / trial.cost(batch, trial.sizes[-1])
+        except (PlanError, MemoryError, RuntimeError) as error:
+            if not taken or not (isinstance(error, PlanError) or is_out_of_memory(error)):
+                raise
+            break
+        if room < least:
+            break
+        taken = trial, room
+    assert taken  # the first rung asks for no images
+    return taken
+
+
+def largest(table: tuple[tuple[int, int], ...], room: float, count: int) -> int:
+    """Return the batch of a table for `room` images, of which processes get equal parts."""
+    unit = STD_GROUP * parallel.size()
+    wanted = max(batch for batch, least in table if room >= least)
+    return max(unit, min(wanted, count) // unit * unit)
+
+
+def estimate(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
+    """Return the run as asked, with what it costs."""
+    trial = Trial(args, bank, begin, args.width)
+    config = trial.asked
+    trial.refuse_memory(config.batch)
+    costs = {size: trial.cost(config.batch, size) for size in trial.sizes}
+    return Plan(args.width, config.batch, config.phase, config.iterations, costs)
+
+
+def tell_plan(args: argparse.Namespace, plan: Plan, bank: ImageBank) -> list[str]:
+    """Return the lines that tell a plan, its end and its memory."""
+    growth = Growth(args.init_size, args.max_size, plan.phase or 1)
+    shown = growth.images_at(0, plan.iterations * plan.batch)
+    times = {size: n * plan.costs[size] for size, n in shown.items()}
+    left = sum(times.values())
+    if args.hours and not args.dry_run:
+        when = f"to end at {time_of_day(left)}"
+    else:
+        when = f"takes {clock(left)}; begun now it ends at {time_of_day(left)}"
+    rows = [
+        f"{size:6} {n:11,} {clock(times[size]):>7} {1 / plan.costs[size]:9.1f}"
+        for size, n in shown.items()
+    ]
+    free = free_bytes(bank.device) / 2**30
+    return [
+        f"plan: {plan.iterations:,} iterations of {plan.batch}, width {plan.width:g}; {when}",
+        f"{'px':>6} {'images':>11} {'time':>7} {'images/s':>9}",
+        *rows,
+        f"memory: {memory_gb(bank.device):.1f} GB at most, {free:.1f} more are free",
+    ]
+
+
+def late(config: TrainConfig, args: argparse.Namespace, nimg: int) -> str:
+    """Return the line that tells when a planned run that goes on will end."""
+    costs = costs_of(args)
+    assert costs
+    left = seconds(config.growth, costs, nimg, config.iterations * config.batch)
+    return (
+        f"planned for {args.hours:g} hours and interrupted: it ends at {time_of_day(left)}, as "
+        "fast as when it was planned"
+    )
+
+
+def time_of_day(left: float) -> str:
+    """Return what clocks will show in `left` seconds, with the date if that is not today."""
+    then, now = time.localtime(time.time() + left), time.localtime()
+    today = then[:3] == now[:3]
+    return time.strftime("%H:%M" if today else "%H:%M on %Y-%m-%d", then)
+
+
+class End:
+    """After which iteration a run ends: `iterations`, which a planned run moves to be on time.
+
+    A run that goes on after `done` iterations keeps the end that is recorded.
+    """
+
+    def __init__(self, config: TrainConfig, args: argparse.Namespace, done: int) -> None:
+        self.config = config
+        self.iterations = config.iterations
+        self.costs = costs_of(args)
+        self.length = 3600 * (args.hours or 0.0)
+        self.at = args.start + self.length if args.hours and not done else None
+        self.seen: deque[tuple[float, int]] = deque()  # times, and images at them
+
+    def on_time(self, nimg: int, now: float) -> int:
+        """Return where the run should end, with its speed of late, to end on time.
+
+        That is `iterations` while the end is far, and if it would be hardly off. `now` is of
+        time.monotonic.
+        """
+        if self.at is None or self.costs is None:
+            return self.iterations
+        speed = self._speed(nimg, now)
+        if not speed:
+            return self.iterations
+        config, left = self.config, max(0.0, self.at - now)
+        total = self.iterations * config.batch
+        expected = seconds(config.growth, self.costs, nimg, total) / speed
+        far = min(left, expected) > NEAR * self.length
+        if far or abs(left - expected) < WORTH * self.length:
+            return self.iterations
+        more = images_in(config.growth, self.costs, nimg, left * speed)
+        return round((nimg + more) / config.batch)
+
+    def _speed(self, nimg: int, now: float) -> float:
+        """Return how fast the run has been of late, 1 being as planned; 0 if that is unknown."""
+        if self.seen and self.seen[-1][1] >= nimg:  # the run went back to an earlier state
+            self.seen.clear()
+        self.seen.append((now, nimg))
+        while len(self.seen) > 2 and now - self.seen[1][0] > SPEED_OVER * self.length:
+            self.seen.popleft()
+        since, first = self.seen[0]
+        if nimg == first or self.costs is None:
+            return 0.0
+        return seconds(self.config.growth, self.costs, first, nimg) / (now - since)
+
+
+def costs_of(args: argparse.Namespace) -> Costs | None:
+    """Return the costs that a plan was made with, as config.json keeps them."""
+    return {int(size): float(cost) for size, cost in args.costs.items()} if args.costs else None
+
+
+def images_in(growth: Growth, costs: Costs, nimg: int, time_left: float) -> float:
+    """Return how many images after `nimg` take `time_left` seconds: the inverse of `seconds`."""
+    images = 0.0
+    for size, n in growth.images_at(nimg, max(nimg, growth.images)).items():
+        part = min(float(n), time_left / costs[size])
+        images += part
+        time_left -= part * costs[size]
+    return images + max(0.0, time_left) / costs[growth.max_size]

@@ -1,0 +1,146 @@
+"""What a run is asked for: train.py's flags, and the settings that follow from them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import MAX_SEED, Parser, device, integer, number, resolution
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    import torch
+
+    from training import TrainConfig
+
+EXAMPLES = """\
+  python train.py faces.lmdb --init_size 64 --max_size 64
+  python train.py faces.lmdb --hours 2
+  python train.py faces.lmdb --init_size 8 --max_size 64 --width 0.25 --iterations 30000
+  torchrun --nproc_per_node=2 train.py faces.lmdb
+The same command again continues a run that was stopped, wherever it stopped."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the flags; here stands every default."""
+    parser = Parser("Train a progressive StyleGAN on an LMDB of faces.", EXAMPLES)
+    parser.add_argument("lmdb", type=Path, metavar="LMDB", help="made by prepare_data.py")
+    run = parser.add_argument_group("run")
+    add = run.add_argument
+    add("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name of the LMDB>)")
+    add("--init_from", type=Path, metavar="CKPT", help="start from the weights of another run")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    precision = ["auto", "fp32", "bf16", "fp16"]
+    add("--precision", default="auto", choices=precision, help="of convolutions; auto: fastest")
+    compiling = "fuse what follows the convolutions, at the price of a minute; auto: on a GPU"
+    add("--compile", default="auto", choices=["auto", "on", "off"], help=compiling)
+    add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
+    schedule = parser.add_argument_group("schedule")
+    add = schedule.add_argument
+    add("--init_size", type=resolution, default=8, metavar="PX", help="first resolution")
+    add("--max_size", type=resolution, default=64, metavar="PX", help="last resolution")
+    add("--iterations", type=integer(1), default=100_000, metavar="N", help="length of the run")
+    hours = "end in time: plan iterations and, unless given, width, batch and phase for it"
+    add("--hours", type=number(0, 10_000, above=True), metavar="X", help=hours)
+    dry = "print the plan, its time and memory, and make nothing"
+    add("--dry_run", action="store_true", help=dry)
+    phase = "images to fade a resolution in, and to hold it (default: growth takes half the run)"
+    add("--phase", type=integer(1), metavar="IMAGES", help=phase)
+    add("--batch", type=integer(1, 4096), default=16, metavar="N", help="images an iteration")
+    add_learning_flags(parser)
+    output = parser.add_argument_group("output")
+    add = output.add_argument
+    add(
+        "--save_every", type=integer(1), default=10_000, metavar="N", help="iterations per snapshot"
+    )
+    add(
+        "--sample_every",
+        type=integer(1),
+        default=100,
+        metavar="N",
+        help="iterations per sample grid",
+    )
+    metric = "iterations between sliced Wasserstein distances; best.pt keeps the lowest; 0: none"
+    add("--metric_every", type=integer(0), default=0, metavar="N", help=metric)
+    args = parser.parse_args(argv)
+    if args.hours:  # what a plan may choose is None now, unless it was given
+        open_ = dict.fromkeys(("width", "batch", "iterations"))
+        args = parser.parse_args(argv, argparse.Namespace(**open_))
+        if args.iterations:
+            parser.error("--hours plans the number of --iterations: give one of the two")
+    if args.init_size > args.max_size:
+        parser.error(f"--init_size {args.init_size}: above --max_size {args.max_size}")
+    refuse_freezing(parser, args)
+    args.out = args.out or Path("runs") / args.lmdb.resolve().stem
+    return args
+
+
+def add_learning_flags(parser: Parser) -> None:
+    """Add the flags of the networks and of how they learn."""
+    model = parser.add_argument_group("networks and optimization")
+    add = model.add_argument
+    width = "channels relative to 512 at 4-32 px, 256 at 64 px, ..."
+    add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help=width)
+    loss = "logistic with R1, Wasserstein, or relativistic pairs with R1 and R2"
+    add("--loss", default="r1", choices=["r1", "wgan-gp", "rpgan"], help=loss)
+    rate = number(0, 1, above=True)
+    add("--lr", type=rate, default=0.001, metavar="X", help="Adam's learning rate")
+    add("--d_lr", type=rate, metavar="X", help="that of D, if it differs from --lr")
+    gamma = "weight of R1 (and R2); 0: none"
+    add("--r1_gamma", type=number(0), default=1.0, metavar="X", help=gamma)
+    lazy = "iterations between R1 (and R2)"
+    add("--r1_every", type=integer(1, 1024), default=16, metavar="N", help=lazy)
+    add("--mixing", type=number(0, 1), default=0.9, metavar="P", help="probability of style mixing")
+    ema = "half-life of the averaged generator"
+    add("--ema", type=integer(0), default=10_000, metavar="IMAGES", help=ema)
+    add("--no_mirror", action="store_true", help="do not mirror half of the photos")
+    seen = "change what D sees, against learning few photos by heart: never, evenly, or as needed"
+    add("--augment", default="none", choices=["none", "fixed", "ada"], help=seen)
+    chance = "probability of each change with --augment fixed"
+    add("--augment_p", type=number(0, 0.8), default=0.3, metavar="P", help=chance)
+    frozen = "largest resolutions of D to leave as --init_from has them"
+    add("--freeze_d", type=integer(0, 8), default=0, metavar="N", help=frozen)
+
+
+def refuse_freezing(parser: Parser, args: argparse.Namespace) -> None:
+    """End with a line if --freeze_d cannot be had."""
+    most = args.max_size.bit_length() - 3  # resolutions above 4 px
+    if args.freeze_d > most:
+        parser.error(f"--freeze_d {args.freeze_d}: at --max_size {args.max_size} at most {most}")
+    if args.freeze_d and not args.init_from:
+        parser.error(f"--freeze_d {args.freeze_d}: needs a D that has learned. Give --init_from")
+
+
+def train_config(
+    args: argparse.Namespace, device: torch.device, before: dict[str, Any]
+) -> TrainConfig:
+    """Return the settings with everything left open decided.
+
+    A run that goes on keeps the phase of `before`: a longer one must not move its growth.
+    """
+    from device import choose_precision
+    from training import TrainConfig
+
+    doublings = (args.max_size // args.init_size).bit_length() - 1
+    half_run = args.iterations * args.batch // 2
+    phase = args.phase or before.get("phase") or max(1, half_run // max(1, 2 * doublings))
+    return TrainConfig(
+        init_size=args.init_size,
+        max_size=args.max_size,
+        iterations=args.iterations,
+        batch=args.batch,
+        phase=phase,
+        lr=args.lr,
+        d_lr=args.d_lr or args.lr,
+        loss=args.loss,
+        r1_gamma=args.r1_gamma,
+        r1_every=args.r1_every,
+        mixing=args.mixing,
+        ema=args.ema,
+        augment=args.augment,
+        augment_p=args.augment_p,
+        freeze_d=args.freeze_d,
+        mirror=not args.no_mirror,
+        precision=choose_precision(args.precision, device),
+        seed=args.seed,
+    )
