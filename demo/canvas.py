@@ -11,8 +11,10 @@ import numpy as np
 Field = np.ndarray  # [H, W] float32, or [3, H, W] for colours
 Colour = tuple[float, float, float]
 
-EYE_LINE = -0.05  # height of the eyes in the picture, whose sides are at -1 and 1
-HEAD_SCALE = 1.07  # of the head in the picture: from skull to chin, 63 % of its height
+CROP = 0.86  # of the scene that the picture shows, close around the head as in ID photos
+TOP = -0.90  # height in the scene at which the picture begins
+EYE_LINE = -0.05  # height of the eyes in the scene, whose sides are at -1 and 1
+HEAD_SCALE = 1.07  # of the head in the scene: from skull to chin, 73 % of the picture's height
 EYE_X, BROW_Y, NOSE_Y, MOUTH_Y, CHIN_Y = 0.18, -0.125, 0.235, 0.365, 0.58  # in the head's frame
 TURN_RADIUS = 0.62  # features lie on an upright cylinder of this radius, turned by the yaw
 SKIN_TONES = ("#5d3a28", "#8a573a", "#b98058", "#e0b08d", "#f7dccb")  # skin = 0 ... 1
@@ -111,7 +113,7 @@ def step(x: Field, low: float, high: float) -> Field:
 class Canvas:
     """Colours [3, H, W] with the coordinates of their pixels in three frames.
 
-    px, py: the picture, -1..1. x, y: the head, upright, eyes at y = 0. u, v: the face as seen from
+    px, py: the scene, -1..1, most of which is shown. x, y: the head, upright, eyes at y = 0. u, v: the face as seen from
     the front, so a feature drawn there turns with the head.
     """
 
@@ -150,7 +152,7 @@ def new_canvas(face: Face, resolution: int) -> Canvas:
     """Return a white canvas whose frames follow the face's pose."""
     t = face.traits
     line = (np.arange(resolution, dtype=np.float32) + 0.5) * (2 / resolution) - 1
-    px, py = np.meshgrid(line, line)
+    px, py = np.meshgrid(CROP * line, CROP * (line + 1) + TOP)
     cos, sin = float(np.cos(t.roll)), float(np.sin(t.roll))
     yaw = 0.31 * face.pose
     # Aligned photos keep the eyes in the middle, so a turned head moves to the other side.
@@ -162,7 +164,7 @@ def new_canvas(face: Face, resolution: int) -> Canvas:
     u += x - TURN_RADIUS * s
     v = y + t.pitch * 0.07 * np.clip(1 - (y / 0.7) ** 2, 0, 1)
     colours = np.ones((3, resolution, resolution), np.float32)
-    return Canvas(colours, px, py, x, y, u, v, 2 / resolution)
+    return Canvas(colours, px, py, x, y, u, v, 2 * CROP / resolution)
 
 
 def head_outline(c: Canvas, face: Face, grow: float = 0.0, drop: float = 0.0) -> Field:

@@ -12,7 +12,7 @@ from PIL import Image
 
 DEMO = Path(__file__).parents[1] / "demo"
 COLUMNS = "file,set,age,skin,hair,hair_style,pose,glasses,hat,smile,background"
-EYES, MOUTH = slice(24, 33), slice(38, 48)  # rows of a 64 px picture
+EYES, MOUTH = slice(27, 36), slice(42, 53)  # rows of a 64 px picture
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
