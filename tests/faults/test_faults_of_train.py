@@ -438,21 +438,21 @@ def assert_same_run(out: Path, expected: Path) -> None:
     assert left == {path.name for path in expected.iterdir()}
 
 
-@pytest.mark.slow
-def test_t14_killed_fifty_times(
-    tiny_lmdb: Path, unbroken: tuple[Path, float], tmp_path: Path
-) -> None:
-    """T14: killed without notice at 50 random moments and resumed: the same to the last bit."""
+def kill_and_resume(lmdb: Path, unbroken: tuple[Path, float], folder: Path, times: int) -> set[int]:
+    """Kill runs at random moments, `times` in all, and compare each with the unbroken one.
+
+    Returns the resolutions that were reached when a run was killed.
+    """
     expected, seconds = unbroken
     moments = random.Random(0)
     kills, runs, seen = 0, 0, set()
-    while kills < 50:
-        out = tmp_path / str(runs)
+    while kills < times:
+        out = folder / str(runs)
         runs += 1
         code = -9
         while code == -9:
             wait = moments.uniform(0.02, 0.5) * seconds
-            again = flags(tiny_lmdb, out, *PHASES)
+            again = flags(lmdb, out, *PHASES)
             ended = fork("train.py", *again, kill_after=wait)
             code = ended.code
             kills += code == -9
@@ -461,8 +461,23 @@ def test_t14_killed_fifty_times(
         assert code == 0, ended.err
         assert_same_run(out, expected)
         shutil.rmtree(out)
-    assert seen == {4, 8, 16}
     print(f"T14: {kills} kills in {runs} runs")
+    return seen
+
+
+def test_t14_killed_five_times(
+    tiny_lmdb: Path, unbroken: tuple[Path, float], tmp_path: Path
+) -> None:
+    """T14: killed without notice at 5 random moments and resumed: the same to the last bit."""
+    assert kill_and_resume(tiny_lmdb, unbroken, tmp_path, 5)
+
+
+@pytest.mark.slow
+def test_t14_killed_fifty_times(
+    tiny_lmdb: Path, unbroken: tuple[Path, float], tmp_path: Path
+) -> None:
+    """T14: at 50 random moments, at every resolution."""
+    assert kill_and_resume(tiny_lmdb, unbroken, tmp_path, 50) == {4, 8, 16}
 
 
 KILL_IN_SAVE = """
