@@ -113,8 +113,8 @@ def step(x: Field, low: float, high: float) -> Field:
 class Canvas:
     """Colours [3, H, W] with the coordinates of their pixels in three frames.
 
-    px, py: the scene, -1..1, most of which is shown. x, y: the head, upright, eyes at y = 0. u, v: the face as seen from
-    the front, so a feature drawn there turns with the head.
+    px, py: the scene, -1..1, most of which is shown. x, y: the head, upright, eyes at y = 0. u, v:
+    the face as seen from the front, so a feature drawn there turns with the head.
     """
 
     colours: Field
