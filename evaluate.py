@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from metrics import Figures
 
 PROGRAM = "evaluate.py"
+AVERAGES = ("ema_short.pt", "ema_long.pt")  # of train.py --more_ema
 CHOSEN_BY = ("KID (Lite0)", "KID (Inception)", "SWD")  # the best one is, by the first there is
 EXAMPLES = """\
   python evaluate.py runs/faces faces.lmdb
@@ -33,9 +34,10 @@ lower is better. Precision is the share of samples that look real, recall the sh
 the generator might have made: higher is better. (Lite0) is on features of EfficientNet-Lite0, which
 are not those of FID and of published KIDs: they compare within this program only. Each figure has
 its 95 % interval, and a floor: what photos held out of training get (prepare_data.py --holdout).
-Figures of different numbers of samples do not compare. Written are figures.json, nearest.png with
-the best checkpoint's samples that are most like a training photo beside that photo and, where
-matplotlib is installed, the plots figures.png and copies.png."""
+Figures of different numbers of samples do not compare. Of a run with --more_ema its short
+and long averages have rows, too. Written are figures.json, nearest.png with the best checkpoint's
+samples that are most like a training photo beside that photo and, where matplotlib is installed,
+the plots figures.png and copies.png."""
 
 
 class Result(NamedTuple):
@@ -127,9 +129,10 @@ def measure_all(
     from sampling import load_faces
 
     files = [path for path in candidates(args.checkpoint) if path.name != PREVIOUS]
-    files += [path for path in [args.checkpoint / "best.pt"] if path.exists()]
+    beside = [args.checkpoint / name for name in ("best.pt", *AVERAGES)]
+    files += [path for path in beside if path.exists()]
     files.sort(key=lambda path: path.parent.name != "snapshots")  # latest.pt is soon another
-    found: dict[int, Measured] = {}
+    found: dict[tuple[int, str], Measured] = {}
     for file in files:
         try:
             faces, _, entries = load_faces(file, device, partial(tell, PROGRAM))
@@ -139,12 +142,18 @@ def measure_all(
             tell(PROGRAM, f"{error}; passed over")
             continue
         iteration, nimg = (clock(entries.get(name)) for name in ("iteration", "nimg"))
-        if iteration not in found:
+        if (iteration, average_of(file)) not in found:
             images = sample(faces, count, args.psi, reference.photos, done)
             figures, features = reference.measure(images, done)
             kept = images[:COPY_SAMPLES]
-            found[iteration] = Measured(file, iteration, nimg, figures, kept, features)
-    return [found[iteration] for iteration in sorted(found)]
+            measured = Measured(file, iteration, nimg, figures, kept, features)
+            found[iteration, average_of(file)] = measured
+    return [found[key] for key in sorted(found)]
+
+
+def average_of(file: Path) -> str:
+    """Return which of a run's further averages a checkpoint is: short, long or none."""
+    return file.stem.removeprefix("ema_") if file.name in AVERAGES else ""
 
 
 def clock(entry: object) -> int:
@@ -213,7 +222,10 @@ def table(measured: Sequence[Measured], floor: Figures) -> list[str]:
     """Return a row of figures for each checkpoint, and one for the floor."""
     names = [name for name in floor if not name.endswith(" px")]
     heads = ["iteration", "images", *names]
-    rows = [[f"{m.iteration:,}", f"{m.nimg:,}", *cells(m.figures, names)] for m in measured]
+    rows = [
+        [f"{average_of(m.file)} {m.iteration:,}".strip(), f"{m.nimg:,}", *cells(m.figures, names)]
+        for m in measured
+    ]
     rows.append(["floor", "", *cells(floor, names)])
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     return [
@@ -257,10 +269,11 @@ def write_pictures(out: Path, photos: Photos, result: Result) -> list[str]:
         return [f"{out}: {', '.join(written)}; for plots: {INSTALL}"]
     import plots
 
-    if len(measured) > 1:
+    course = [each for each in measured if not average_of(each.file)]
+    if len(course) > 1:
         written.append("figures.png")
-        seen = [each.nimg for each in measured]
-        plots.write_curves(out / written[-1], seen, [m.figures for m in measured], floor)
+        seen = [each.nimg for each in course]
+        plots.write_curves(out / written[-1], seen, [m.figures for m in course], floor)
     if copies:
         written.append("copies.png")
         plots.write_distances(out / written[-1], copies.samples, copies.unseen, copies.limit)

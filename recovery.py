@@ -18,6 +18,7 @@ Tell = Callable[[str], None]
 def save(state: TrainState, config: TrainConfig, run: Path, snapshot: bool = False) -> None:
     """Write the full state and, for a snapshot, G_ema alone under its iteration.
 
+    Further averages are written beside it as ema_short.pt and ema_long.pt, in place of the last.
     Raises RunError where the disk does not take it, and NotFiniteError.
     """
     entries = {**state.entries(), "stage": list(config.growth.at(state.nimg))}
@@ -26,6 +27,9 @@ def save(state: TrainState, config: TrainConfig, run: Path, snapshot: bool = Fal
         if snapshot:
             few = {key: entries[key] for key in ("G_ema", "iteration", "nimg", "stage")}
             checkpoint.save(run / "snapshots" / f"{state.iteration:06d}.pt", state.config, few)
+            for name in state.more_ema:
+                other = {**few, "G_ema": entries[name]}
+                checkpoint.save(run / f"{name.removeprefix('G_')}.pt", state.config, other)
     except OSError as error:
         raise RunError(
             f"{error.filename}: {error.strerror}; the state before is kept. Make it writable and "

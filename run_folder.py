@@ -4,6 +4,7 @@ config.json      what was asked for
 log.jsonl        one record per log line; TensorBoard events beside it
 samples/         grids of fixed z and noise from G_ema: comparable from first to last
 snapshots/       G_ema alone, for generate.py
+ema_short.pt     G_ema over a quarter of its time, ema_long.pt over four times it: --more_ema
 latest.pt        the full state; previous.pt is the one before
 """
 
@@ -30,7 +31,8 @@ from growth import Stage
 from images import grid, to_uint8, write_image
 from model import Generator
 
-EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0}  # what runs had before the flags
+# What runs had before there were such flags.
+EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0, "more_ema": False}
 GRID = (4, 8)  # rows and columns of a sample grid
 
 

@@ -93,6 +93,8 @@ def add_learning_flags(parser: Parser) -> None:
     add("--mixing", type=number(0, 1), default=0.9, metavar="P", help="probability of style mixing")
     ema = "half-life of the averaged generator"
     add("--ema", type=integer(0), default=10_000, metavar="IMAGES", help=ema)
+    more = "also average over a quarter and four times as long, for evaluate.py to choose from"
+    add("--more_ema", action="store_true", help=more)
     add("--no_mirror", action="store_true", help="do not mirror half of the photos")
     seen = "change what D sees, against learning few photos by heart: never, evenly, or as needed"
     add("--augment", default="none", choices=["none", "fixed", "ada"], help=seen)
@@ -137,6 +139,7 @@ def train_config(
         r1_every=args.r1_every,
         mixing=args.mixing,
         ema=args.ema,
+        more_ema=args.more_ema,
         augment=args.augment,
         augment_p=args.augment_p,
         freeze_d=args.freeze_d,

@@ -6,6 +6,7 @@ that was never stopped.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from loss import (
 )
 from model import Discriminator, Generator, ModelConfig, update_ema
 
+MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # further averages, and how long relative to it
 EMA_RAMP = 0.05  # the half-life is at most this share of the images seen (Karras et al. 2020, ADA)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADAM_BETAS = (0.0, 0.99)  # Karras et al. 2018, app. A.1
@@ -58,6 +60,7 @@ class TrainConfig:
     r1_every: int
     mixing: float
     ema: int
+    more_ema: bool
     augment: str
     augment_p: float
     freeze_d: int
@@ -89,6 +92,8 @@ class TrainState:
             network.to(memory_format=torch.channels_last)
         self.G_ema.load_state_dict(self.G.state_dict())
         self.G_ema.eval().requires_grad_(False)
+        more = MORE_EMA if config.more_ema else ()
+        self.more_ema = {name: copy.deepcopy(self.G_ema) for name in more}
         self.opt_G = adam(self.G, config.lr)
         self.opt_D = adam(self.D, config.d_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -120,7 +125,7 @@ class TrainState:
     def parts(self) -> dict[str, Any]:
         """Return everything with a state_dict, by its name in the checkpoint."""
         names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler", "ada")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | self.more_ema
 
     def entries(self) -> dict[str, Any]:
         """Return the whole state for `checkpoint.save`."""
@@ -133,7 +138,7 @@ class TrainState:
         That of augmentation stays as it is where the run is from before there was any.
         Raises CheckpointError that tells the first difference, if they are not of such a run.
         """
-        for name in ("G", "D", "G_ema"):
+        for name in ("G", "D", "G_ema", *self.more_ema):
             difference = first_difference(self.parts[name], entries.get(name, {}))
             if difference:
                 raise CheckpointError(f"{name}.{difference}")
@@ -151,6 +156,7 @@ class TrainState:
         or if what is to stay frozen is not there.
         """
         sources = {"G": entries.get("G", entries["G_ema"]), "G_ema": entries["G_ema"]}
+        sources |= {name: entries["G_ema"] for name in self.more_ema}
         sources["D"] = entries.get("D", {})
         for name, weights in sources.items():
             own = self.parts[name].state_dict()
@@ -213,6 +219,8 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
     state.iteration += 1
     state.nimg += config.batch
     update_ema(state.G_ema, state.G, ema_beta(config, state.nimg))
+    for name, average in state.more_ema.items():
+        update_ema(average, state.G, ema_beta(config, state.nimg, MORE_EMA[name]))
     return stats
 
 
@@ -331,6 +339,10 @@ def generator_step(state: TrainState, step: Step, fakes: Tensor, reals: Tensor) 
     return {"G_loss": loss.detach()}
 
 
-def ema_beta(config: TrainConfig, nimg: int) -> float:
-    """Return the share of G_ema kept at a step, for a half-life in images, ramped up at first."""
-    return 0.5 ** (config.batch / min(config.ema, EMA_RAMP * nimg)) if config.ema else 0.0
+def ema_beta(config: TrainConfig, nimg: int, times: float = 1) -> float:
+    """Return the share of G_ema kept at a step, for a half-life in images, ramped up at first.
+
+    For an average that is so many times as long, ramp and all.
+    """
+    half_life = times * min(config.ema, EMA_RAMP * nimg)
+    return 0.5 ** (config.batch / half_life) if config.ema else 0.0

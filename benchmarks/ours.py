@@ -39,6 +39,7 @@ class OurTraining:
             r1_every=16,
             mixing=0.9,
             ema=10_000,
+            more_ema=False,
             augment="none",
             augment_p=0.0,
             freeze_d=0,

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def config(iterations: int) -> TrainConfig:
     return TrainConfig(
         init_size=4, max_size=16, iterations=iterations, batch=4, phase=24, lr=0.002, d_lr=0.002,
-        loss="r1", r1_gamma=1.0, r1_every=4, mixing=0.9, ema=100, augment="ada",
+        loss="r1", r1_gamma=1.0, r1_every=4, mixing=0.9, ema=100, more_ema=False, augment="ada",
         augment_p=0.0, freeze_d=0, mirror=True, precision="fp32",
         seed=3,
     )  # fmt: skip

@@ -132,6 +132,34 @@ def test_plots_are_drawn_where_matplotlib_is(
 
 
 @pytest.mark.usefixtures("_bare")
+def test_further_averages_have_rows_of_their_own_and_may_be_the_best(
+    run: Callable[..., tuple[int, list[str], list[str]]],
+    trained: Path,
+    held_out_lmdb: Path,
+    tmp_path: Path,
+) -> None:
+    whole = tmp_path / "run"
+    shutil.copytree(trained, whole)
+    shutil.copy(trained / "snapshots" / "000002.pt", whole / "ema_short.pt")
+    torch.save(
+        {**torch.load(trained / "snapshots" / "000004.pt"), "stage": [8, 1.0]},
+        whole / "ema_long.pt",
+    )
+    code, lines, _ = run(whole, held_out_lmdb, "--samples", 100)
+    assert code == 0
+    heads = [line.split()[:2] for line in lines[2:6]]
+    assert [head[0] for head in heads] == ["2", "short", "4", "long"]
+    assert [heads[1][1], heads[3][1]] == ["2", "4"]
+    assert lines[2].split()[2:] == lines[3].split()[3:]
+    assert lines[4].split()[2:] != lines[5].split()[3:]
+    best = lines[7].removeprefix("best, by SWD: ")
+    record = json.loads((whole / "evaluation" / "figures.json").read_text())
+    by_file = {each["file"]: each["figures"]["SWD"][0] for each in record["checkpoints"]}
+    assert len(by_file) == 4
+    assert by_file[best] == min(by_file.values())
+
+
+@pytest.mark.usefixtures("_bare")
 def test_without_networks_the_other_figures_are_given_and_what_to_do_is_told(
     run: Callable[..., tuple[int, list[str], list[str]]],
     trained: Path,

@@ -102,6 +102,26 @@ def test_snapshots_are_smaller_checkpoints_of_the_same_format(
     assert checkpoint.load(tmp_path / "run" / "previous.pt")["iteration"] == 3
 
 
+def test_further_averages_are_files_of_their_own_the_same_after_a_stop(
+    tiny_lmdb: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(tiny_lmdb, whole, "--more_ema") == 0
+    assert run(tiny_lmdb, parts, "--more_ema", "--iterations", "4", "--phase", "6") == 0
+    assert run(tiny_lmdb, tmp_path / "plain") == 0
+    assert digest(tmp_path / "plain" / "snapshots" / "000006.pt") == digest(
+        whole / "snapshots" / "000006.pt"
+    )
+    names = ["ema_short.pt", "ema_long.pt"]
+    assert not any((tmp_path / "plain" / name).exists() for name in names)
+    assert checkpoint.load(parts / "ema_long.pt")["iteration"] == 4
+    assert run(tiny_lmdb, parts, "--more_ema", "--phase", "6") == 0
+    for name in (*names, "latest.pt"):
+        assert digest(parts / name) == digest(whole / name)
+    kept = [checkpoint.load(whole / name)["G_ema"]["synthesis.const"] for name in names]
+    assert not torch.equal(*kept)
+
+
 def test_the_first_line_says_what_will_be_trained_on_what(
     tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,9 +179,10 @@ def test_each_flag_reaches_the_setting_it_names(tmp_path: Path) -> None:
         "freeze_d": 2,
     }  # fmt: skip
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    args = train.parse_args([str(tmp_path), *flags, "--no_mirror", "--init_from", "other"])
+    flags += ["--no_mirror", "--more_ema", "--init_from", "other"]
+    args = train.parse_args([str(tmp_path), *flags])
     config = train.train_config(args, torch.device("cpu"), {})
-    assert config == TrainConfig(mirror=False, **given)  # type: ignore[arg-type]
+    assert config == TrainConfig(mirror=False, more_ema=True, **given)  # type: ignore[arg-type]
 
 
 def test_defaults_are_the_ones_promised(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from growth import Stage
 from images import fade, shrink, to_float
 from model import ModelConfig
 from training import (
+    MORE_EMA,
     Step,
     TrainConfig,
     TrainState,
@@ -47,6 +48,7 @@ SETTINGS = TrainConfig(
     r1_every=2,
     mixing=0.9,
     ema=500,
+    more_ema=False,
     augment="none",
     augment_p=0.3,
     freeze_d=0,
@@ -134,13 +136,12 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
     """Four steps, the first two at 4 px and the others fading in 8 px; bit for bit."""
     monkeypatch.setattr("augment.WINDOW", 4)  # p moves at every step
     monkeypatch.setattr("augment.TARGET", -1.1)
-    config = changed(loss=loss, precision=precision, augment=augment)
+    config = changed(loss=loss, precision=precision, augment=augment, more_ema=stop == 2)
     whole = trained(config, tiny_bank, 4)
     first = trained(config, tiny_bank, stop)
     checkpoint.save(tmp_path / "latest.pt", first.config, first.entries())
     torch.manual_seed(99)
-    other = changed(precision=precision, augment=augment, seed=12345)
-    second = new_state(other)  # what it draws is all replaced
+    second = new_state(dataclasses.replace(config, seed=12345))  # what it draws is all replaced
     second.restore(checkpoint.load(tmp_path / "latest.pt"))
     assert_same(second.entries(), first.entries())
     trained(config, tiny_bank, 4 - stop, second)
@@ -163,7 +164,7 @@ def test_a_step_reads_no_random_numbers_but_its_own(tiny_bank):
 def test_the_whole_state_is_in_its_entries(tiny_bank):
     state = trained(SETTINGS, tiny_bank, 1)
     assert state.entries().keys() == {*state.parts, "iteration", "nimg"}
-    assert set(vars(state)) - state.entries().keys() == {"config", "device", "frozen"}
+    assert set(vars(state)) - state.entries().keys() == {"config", "device", "frozen", "more_ema"}
 
 
 def test_step_random_numbers_follow_from_the_seed_and_the_iteration_alone():
@@ -191,6 +192,7 @@ OTHERS = {
     "r1_every": 4,
     "mixing": 0.0,
     "ema": 0,
+    "more_ema": True,
     "augment": "fixed",
     "augment_p": 0.8,
     "freeze_d": 1,
@@ -208,7 +210,7 @@ def test_every_setting_changes_what_a_run_learns(tiny_bank, name):
     ours = dict(flat(trained(config, tiny_bank, 4, state).G_ema.state_dict()))
     theirs = dict(flat(trained(base, tiny_bank, 4).G_ema.state_dict()))
     same = all(torch.equal(value, theirs[key]) for key, value in ours.items())
-    assert same == (name == "iterations")  # for which the loop alone asks
+    assert same == (name in ("iterations", "more_ema"))  # the loop's, and what stands beside
 
 
 @pytest.mark.parametrize(("lr", "d_lr"), [(0.002, 0.003), (0.0005, 0.004)])
@@ -335,6 +337,26 @@ def test_the_average_moves_by_its_share_at_each_step(tiny_bank):
         torch.testing.assert_close(dict(state.G_ema.named_parameters())[name], expected)
     assert torch.equal(state.G_ema.w_avg, state.G.w_avg)
     assert not any(p.requires_grad for p in state.G_ema.parameters())
+
+
+def test_further_averages_are_those_of_runs_with_shorter_and_longer_ones(tiny_bank):
+    config = changed(more_ema=True)
+    state = trained(config, tiny_bank, 3)
+    before = {name: weights(average) for name, average in state.more_ema.items()}
+    trained(config, tiny_bank, 1, state)
+    betas = {name: ema_beta(config, state.nimg, times) for name, times in MORE_EMA.items()}
+    assert betas["G_ema_short"] < ema_beta(config, state.nimg) < betas["G_ema_long"] < 1
+    for name, average in state.more_ema.items():
+        for key, parameter in average.named_parameters():
+            expected = torch.lerp(state.G.get_parameter(key), before[name][key], betas[name])
+            torch.testing.assert_close(parameter, expected)
+        assert torch.equal(average.w_avg, state.G.w_avg)
+
+
+def test_a_long_average_is_four_times_as_long_also_while_it_is_ramped_up():
+    config = changed(batch=10, ema=1000)
+    assert ema_beta(config, 10**6, 4) ** (4000 / 10) == pytest.approx(0.5)
+    assert ema_beta(config, 10_000, 4) ** (2000 / 10) == pytest.approx(0.5)  # 20 % of the images
 
 
 # Penalties
