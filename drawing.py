@@ -156,7 +156,8 @@ def draw_mixes(job: Job, mixes: dict[str, range]) -> list[str]:
     faces = job.faces
     left, top = (faces.ws(chosen, job.args.psi) for chosen in job.args.mix_seeds)
     noise = faces.noise([SHARED_NOISE])
-    left_faces, top_faces = (torch.cat(list(job.render(ws, noise))) for ws in (left, top))
+    sources = torch.cat(list(job.render(torch.cat([left, top]), noise)))
+    left_faces, top_faces = sources.split([len(left), len(top)])
     lines = []
     for name, layers in mixes.items():
         rows = [replace_layers(faces.G, ws.expand_as(top), top, layers) for ws in left]

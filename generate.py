@@ -28,6 +28,8 @@ from command_line import (
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    import torch
+
     from drawing import Job
     from sampling import Faces
 
@@ -65,6 +67,8 @@ def parser() -> Parser:
     add = made.add_argument
     add("--out", type=Path, metavar="DIR", help="folder (default: `generated` in the run folder)")
     add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    precision = "of convolutions; auto: bf16 on a CPU that has it, else fp32"
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16"], help=precision)
     psi = "truncation: 1 for full variety, towards 0 for the mean face"
     add("--psi", type=number(-2, 2), default=PSI, metavar="X", help=psi)
     add = made.add_argument_group("samples").add_argument
@@ -222,6 +226,7 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     faces, file, entries = load_faces(
         args.checkpoint, choose_device(args.device), partial(tell, PROGRAM)
     )
+    faces.dtype = convolution_dtype(args.precision, faces.device)
     latents = load_latents(args.w_in, faces.G, faces.stage.resolution) if args.w_in else None
     if latents:
         args.seeds = args.film_seeds = args.direction_seeds = range(len(latents.ws))
@@ -238,6 +243,17 @@ def draw_all(args: argparse.Namespace) -> list[str]:
         write_progress(history, path)
         lines.append(f"{path}: {len(history):,} sample grids")
     return lines
+
+
+def convolution_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return what pictures are computed in; a GPU is fast enough without less than float32."""
+    import torch
+
+    from device import choose_precision
+
+    if precision == "auto":
+        precision = choose_precision("auto", device) if device.type == "cpu" else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 Plan = tuple[int, Callable[["Job"], list[str]]]  # images to render, and what renders them

@@ -34,11 +34,15 @@ class SamplingError(Exception):
 
 
 class Faces:
-    """A generator with the stage it was saved at: its pictures by seed or by ws."""
+    """A generator with the stage it was saved at: its pictures by seed or by ws.
+
+    `dtype` is what its convolutions compute in.
+    """
 
     def __init__(self, G: Generator, stage: Stage) -> None:
         self.G = G.to(memory_format=torch.channels_last)
         self.stage = stage
+        self.dtype = torch.float32
         self.device = G.w_avg.device
         self.batch = max(1, min(BATCH, (1024 // stage.resolution) ** 2))
 
@@ -79,7 +83,7 @@ class Faces:
         for rows in self._rows(len(ws)):
             own = [maps[rows.clamp(max=len(maps) - 1)] for maps in noise]
             with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False, enabled=True):
-                images = self.G.synthesis(ws[rows], self.stage, own)
+                images = self.G.synthesis(ws[rows], self.stage, own, self.dtype)
             if not images.isfinite().all():
                 raise SamplingError("the images are not finite; use an earlier checkpoint")
             done.append(to_uint8(images).cpu())

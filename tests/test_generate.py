@@ -104,7 +104,10 @@ def cell(sheet: np.ndarray, row: int, column: int, side: int = 16) -> np.ndarray
 
 
 def faces_of(path: Path) -> Faces:
-    return load_faces(path, CPU, print)[0]
+    """Return the generator as generate.py takes it here."""
+    faces = load_faces(path, CPU, print)[0]
+    faces.dtype = generate.convolution_dtype("auto", CPU)
+    return faces
 
 
 def test_with_nothing_else_a_sample_and_three_mixes_are_made(
@@ -191,6 +194,16 @@ def test_a_mix_takes_its_layers_from_the_top_and_the_rest_from_the_left(
     assert (pixels(out / f"mix_{named}.png") == np.asarray(sheet)).all()
 
 
+def test_bfloat16_changes_what_the_eye_cannot_see(full: Path, out: Path) -> None:
+    sheets = []
+    for precision in ("fp32", "bf16"):
+        draw(full, *FEW, "--precision", precision, "--out", out / precision)
+        sheets.append(pixels(out / precision / "sample.png").astype(float))
+    error = np.square(sheets[0] - sheets[1]).mean()
+    assert error > 0
+    assert 10 * np.log10(255**2 / error) > 45  # dB
+
+
 def test_replacing_all_layers_gives_the_other_and_none_gives_the_first(small: Path) -> None:
     faces = faces_of(small)
     a, b = faces.ws([1], 1.0), faces.ws([2], 1.0)
@@ -265,7 +278,8 @@ def test_the_size_and_the_fade_in_are_those_of_the_checkpoint(tmp_path: Path) ->
         images = faces.render(faces.ws([0], 0.7), faces.noise([0]))
         assert images.shape[-1] == stage[0]
         G = checkpoint.load_generator(path, CPU)[0]
-        direct = G.synthesis(faces.ws([0] * 16, 0.7), Stage(*stage), faces.noise([0] * 16))
+        ws, noise = faces.ws([0] * 16, 0.7), faces.noise([0] * 16)
+        direct = G.synthesis(ws, Stage(*stage), noise, faces.dtype)
         expected = ((direct + 1) * 127.5).clamp(0, 255).round().byte()
         assert (images[0].int() - expected[0].int()).abs().max() <= 1
     assert faces_of(make(tmp_path / "none.pt", 16)).stage == Stage(16, 1.0)

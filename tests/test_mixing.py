@@ -51,7 +51,9 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def faces(snapshot: Path) -> Faces:
-    return load_faces(snapshot, CPU, print)[0]
+    faces = load_faces(snapshot, CPU, print)[0]
+    faces.dtype = generate.convolution_dtype("auto", CPU)
+    return faces
 
 
 def draw(*args: object) -> None:
