@@ -6,7 +6,6 @@ A photo is prepared by the function that prepared the data. The search itself is
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from command_line import (
     MAX_SEED,
+    STEPS,
     Parser,
     device,
     fail,
@@ -22,7 +22,7 @@ from command_line import (
     say,
     tell,
 )
-from photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
+from photos import PhotoError
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from PIL import Image
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from sampling import Faces
 
 PROGRAM = "project.py"
-STEPS = 100  # about 24 dB, and mixes that still look like faces; more draw the photo, not the face
 FILM_PHOTOS = 8  # at most in the film, side by side
 FILM_PX = 128  # of each of them, at least
 FILM_MS, FILM_HOLD_MS = 100, 2000  # of each frame, and of the last
@@ -79,27 +78,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_photos(paths: Sequence[Path], faces: Faces) -> Tensor:
-    """Return the photos prepared as the data were, at full size: uint8 [N, 3, R, R].
-
-    Raises PhotoError, which names the photo.
-    """
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    recipe = Recipe((faces.G.config.resolution,), QUALITY, MIN_SIZE)
-    prepared = []
-    for path in paths:
-        try:
-            (record,) = prepare_photo(path, recipe)
-        except PhotoError as error:
-            raise PhotoError(f"{path}: {error}; expected a photo such as a JPEG or PNG") from None
-        with Image.open(io.BytesIO(record)) as image:
-            prepared.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
-    return torch.stack(prepared)
-
-
 def project_all(args: argparse.Namespace) -> list[str]:
     """Project the photos, write every file, and return a line for each photo and picture.
 
@@ -112,7 +90,7 @@ def project_all(args: argparse.Namespace) -> list[str]:
     from device import choose_device, choose_precision
     from drawing import default_out
     from images import to_uint8
-    from projection import Projector, as_trained
+    from projection import Projector, as_trained, read_photos
     from sampling import load_faces
 
     device = choose_device(args.device)

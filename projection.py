@@ -7,17 +7,22 @@ are written here.
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from command_line import PSI
 from images import fade, shrink, to_float, to_uint8
 from latents import Latents
 from model import Discriminator
+from photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
 from sampling import Faces
 
 SAMPLES = 64  # to begin with the best of
@@ -38,6 +43,23 @@ class Projection:
 
     latents: Latents
     way: list[Tensor]
+
+
+def read_photos(paths: Sequence[Path], faces: Faces) -> Tensor:
+    """Return the photos prepared as the data were, at full size: uint8 [N, 3, R, R].
+
+    Raises PhotoError, which names the photo.
+    """
+    recipe = Recipe((faces.G.config.resolution,), QUALITY, MIN_SIZE)
+    prepared = []
+    for path in paths:
+        try:
+            (record,) = prepare_photo(path, recipe)
+        except PhotoError as error:
+            raise PhotoError(f"{path}: {error}; expected a photo such as a JPEG or PNG") from None
+        with Image.open(io.BytesIO(record)) as image:
+            prepared.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    return torch.stack(prepared)
 
 
 def as_trained(photos: Tensor, faces: Faces) -> Tensor:
