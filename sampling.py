@@ -36,15 +36,21 @@ class SamplingError(Exception):
 class Faces:
     """A generator with the stage it was saved at: its pictures by seed or by ws.
 
-    `dtype` is what its convolutions compute in.
+    `batch` images are rendered at once, whatever is asked for; convolutions compute in `dtype`.
     """
 
-    def __init__(self, G: Generator, stage: Stage) -> None:
+    def __init__(
+        self,
+        G: Generator,
+        stage: Stage,
+        batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.G = G.to(memory_format=torch.channels_last)
         self.stage = stage
-        self.dtype = torch.float32
+        self.dtype = dtype
         self.device = G.w_avg.device
-        self.batch = max(1, min(BATCH, (1024 // stage.resolution) ** 2))
+        self.batch = batch or max(1, min(BATCH, (1024 // stage.resolution) ** 2))
 
     @property
     def layers(self) -> int:

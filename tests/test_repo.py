@@ -17,7 +17,7 @@ LEVELS = [
     "augment command_line convolving device features files growth images loss metrics pages photos"
     " sheets similarity styling",
     "archives database film model plots",
-    "dataset tables workers writer",
+    "dataset folding tables workers writer",
     "rosinality selection",
     "checkpoint latents parallel run_folder",
     "sampling training",

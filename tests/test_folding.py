@@ -1,0 +1,48 @@
+"""folding.py: the same images, from weights that are made ready once."""
+
+import pytest
+import torch
+
+import rosinality
+from folding import folded
+from growth import Stage
+from model import Conv, Generator, ModelConfig, UpConv
+from sampling import Faces
+
+CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
+
+
+@pytest.fixture
+def G() -> Generator:
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        made = Generator(CONFIG)
+        for name, parameter in made.named_parameters():
+            if name.endswith(("bias", "noise_strength")):
+                parameter.normal_()
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stage", [Stage(16, 1.0), Stage(8, 0.3)])
+def test_folded_weights_give_the_same_images(
+    G: Generator, stage: Stage, dtype: torch.dtype
+) -> None:
+    plain = Faces(G, stage, batch=2, dtype=dtype)
+    ready = Faces(folded(G, dtype), stage, batch=2, dtype=dtype)
+    ws, noise = plain.ws([1, 2, 3], 1.0), plain.noise([4])
+    assert torch.equal(ready.ws([1, 2, 3], 1.0), ws)
+    assert torch.equal(ready.render(ws, noise), plain.render(ws, noise))
+    assert not any(isinstance(m, Conv) for m in ready.G.synthesis.modules())
+    assert any(isinstance(m, UpConv) for m in G.synthesis.modules())  # which itself is unchanged
+
+
+def test_layers_of_other_programs_stay_as_they_are(G: Generator) -> None:
+    rosinality.adapt(G)
+    with torch.no_grad():
+        for parameter in G.synthesis.layers.parameters():
+            parameter.normal_()
+    plain = Faces(G, Stage(16, 1.0), batch=1)
+    ready = Faces(folded(G, torch.float32), plain.stage, batch=1)
+    ws, noise = plain.ws([1], 1.0), plain.noise([4])
+    assert torch.equal(ready.render(ws, noise), plain.render(ws, noise))
