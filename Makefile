@@ -1,5 +1,6 @@
 # make demo: draws faces, prepares, trains, generates, on the CPU.  make test: ruff, mypy, pytest.
 # make bench [PEER=DIR]: measures speed and memory, beside a peer's where there is a checkout of it.
+# make test-page: the page of explore.py in a headless Chromium, which must be on the PATH.
 # make test-faults: all that a run must survive, for some minutes.
 # All make .venv if it is missing and need only Python 3.11+, make and pip.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 OUT ?= demo/out
 
-.PHONY: demo test test-faults bench clean
+.PHONY: demo test test-page test-faults bench clean
 
 demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos
@@ -25,8 +26,13 @@ test: .venv/development
 	$(VENV)/pytest
 
 bench: .venv/runtime
-	for what in train_step growth prepare generate startup memory; do \
+	for what in train_step growth prepare generate explore startup memory; do \
 	    $(VENV)/python -m benchmarks.$$what $(if $(PEER),--peer $(PEER)) || exit 1; echo; done
+
+test-page: .venv/page
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	    { echo "make test-page: no Chromium on the PATH; such as: apt-get install chromium"; exit 1; }
+	$(VENV)/pytest -rs tests/test_explore.py tests/test_studio.py
 
 test-faults: .venv/development
 	RETRATO_EXAMPLES=100 RETRATO_DAMAGES=3000 $(VENV)/pytest tests/faults -m "slow or not slow"
@@ -38,6 +44,10 @@ test-faults: .venv/development
 
 .venv/development: requirements-dev.txt .venv/runtime
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+.venv/page: requirements-page.txt requirements-explore.txt .venv/development
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements-page.txt
 	touch $@
 
 clean:

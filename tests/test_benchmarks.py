@@ -115,3 +115,13 @@ def test_convolutions_and_their_gradients_are_counted() -> None:
     with FlopCounter() as counter:
         y.sum().backward()
     assert counter.total == 2 * forward
+
+
+def test_explore_tells_the_way_from_a_slider_to_the_face(tmp_path: Path) -> None:
+    figures = measured(tmp_path, "explore", *TINY, "--threads", 1, "--rounds", 2)
+    assert figures.keys() == {"slider_threads_1", "psi_threads_1"}
+    for found in figures.values():
+        assert found.keys() == {"ms", "cpu_ms"}
+        assert found["ms"][0] > 0
+    slider, psi = (figures[f"{name}_threads_1"]["cpu_ms"][0] for name in ("slider", "psi"))
+    assert psi > slider  # three faces, not one

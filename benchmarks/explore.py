@@ -1,0 +1,103 @@
+"""Milliseconds from a slider of the page to the third face, without the way to the browser."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import common
+from benchmarks.generate import our_checkpoint
+from command_line import PSI, integer, number, resolution
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    from answers import Answers
+
+MOVES = 15  # of a slider, in each round
+WARM = 3  # before the first that counts
+EXAMPLES = """  python -m benchmarks.explore
+  python -m benchmarks.explore --width 0.25 --threads 1 --json explore.json
+
+`slider` is a slider of layers or a direction, with the heat maps; `psi` changes all three faces.
+The generator is untrained: that makes no difference to the time."""
+
+
+def read_arguments() -> argparse.Namespace:
+    """Return the flags."""
+    parser = common.parser("Measure how fast the third face follows a slider.", EXAMPLES)
+    add = parser.add_argument
+    add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help="as in train.py")
+    add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
+    add("--threads", type=integer(1, 256), nargs="+", default=[1, 2], metavar="N", help="of torch")
+    return parser.parse_args()
+
+
+def open_answers(folder: Path, args: argparse.Namespace) -> Answers:
+    """Return the page's answers for a generator as it is before any training."""
+    import torch
+
+    from answers import Answers
+    from sampling import load_faces
+    from studio import Studio
+
+    our_checkpoint(folder / "ours.pt", args)
+    faces, file, entries = load_faces(folder / "ours.pt", torch.device("cpu"), print)
+    return Answers(Studio(faces, file, entries, steps=1), folder)
+
+
+def milliseconds(move: Callable[[float], object]) -> tuple[float, float]:
+    """Return how long a move takes and how much of all cores, in the median; no two are alike."""
+    walls, works = [], []
+    for place in range(WARM + MOVES):
+        wall, work = time.perf_counter(), time.process_time()
+        move(place / (WARM + MOVES))
+        walls.append(1000 * (time.perf_counter() - wall))
+        works.append(1000 * (time.process_time() - work))
+    return median(walls[WARM:]), median(works[WARM:])
+
+
+def main() -> None:
+    """Measure, print a table and write the figures."""
+    args = read_arguments()
+    import torch
+
+    from directions import COUNT
+    from studio import DTYPES
+
+    with tempfile.TemporaryDirectory() as name:
+        answers = open_answers(Path(name), args)
+        parts = [50.0] * (len(answers.studio.maker.parts) - 1)
+
+        def slider(share: float) -> str:
+            return answers.third((0, 1), "English", 100 * share, *parts, PSI, 1, 0, *[0.0] * COUNT)
+
+        def psi(share: float) -> tuple[str, str, str]:
+            return answers.all_faces(
+                (0, 1), "English", 50, *parts, 0.5 + share, 1, 0, *[0.0] * COUNT
+            )
+
+        figures: dict[str, Any] = {}
+        rows = []
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            for move in (slider, psi):
+                found = [milliseconds(move) for _ in range(args.rounds)]
+                spreads = [
+                    common.Spread(median(ms), min(ms), max(ms)) for ms in zip(*found, strict=True)
+                ]
+                figures[f"{move.__name__}_threads_{threads}"] = dict(
+                    zip(("ms", "cpu_ms"), spreads, strict=True)
+                )
+                rows.append([move.__name__, threads, *spreads])
+    kind = next(name for name, dtype in DTYPES.items() if dtype == answers.studio.dtype)
+    shown = f"explore.py, width {args.width:g}, {args.resolution} px, {kind}"
+    lines = common.table(["", "threads", "ms", "ms of CPU"], rows)
+    common.finish(args, f"{shown}\n{lines}", figures)
+
+
+if __name__ == "__main__":
+    main()
