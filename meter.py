@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from command_line import silenced, tell
 from growth import Growth, Stage
+from training import TrainConfig
 
 Costs = dict[int, float]  # seconds an image takes at each resolution
+SHOW_SECONDS = 10.0  # that the bar may stand still between two records, where a step takes long
 
 
 class Forgiving:
@@ -40,17 +42,19 @@ class Meter:
     """Means of a step's figures between two records, speed, and the time left; drives the bar."""
 
     def __init__(
-        self, growth: Growth, iterations: int, batch: int, done: int, costs: Costs | None = None
+        self, config: TrainConfig, iterations: int, done: int, costs: Costs | None = None
     ) -> None:
-        self.growth = growth
-        self.batch = batch
+        self.growth = config.growth
+        self.batch = config.batch
+        self.penalty = "GP" if config.loss == "wgan-gp" else "R1"
         self.costs = costs
-        self.total = iterations * batch  # images
+        self.total = iterations * self.batch  # images
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
         self.not_finite: torch.Tensor | int = 0  # steps with a figure that is NaN or infinite
-        self.since = time.perf_counter()
+        self.since = self.shown = time.perf_counter()
         self.images = 0
+        self.nimg = done * self.batch
         self.bar = tqdm(
             total=iterations,
             initial=done,
@@ -68,30 +72,39 @@ class Meter:
         finite = torch.stack(list(stats.values())).isfinite().all()
         self.not_finite = self.not_finite + ~finite
         self.images += self.batch
+        self.nimg += self.batch
         self.bar.update()
+        if time.perf_counter() - self.shown > SHOW_SECONDS:
+            self.show(self.so_far(self.growth.at(self.nimg), self.nimg))
 
     def read(self, stage: Stage, nimg: int, device: torch.device) -> dict[str, float]:
         """Return the record since the last one, and show it. Waits for the device."""
-        record = {name: (total / self.counts[name]).item() for name, total in self.sums.items()}
-        now = time.perf_counter()
-        rate = self.images / (now - self.since)
-        left = seconds_left(self.growth, self.total, nimg, rate, self.costs)
-        record |= {
+        record = self.so_far(stage, nimg) | {"memory_gb": memory_gb(device)}
+        self.sums, self.counts, self.images, self.since = {}, {}, 0, time.perf_counter()
+        self.show(record)
+        return record
+
+    def so_far(self, stage: Stage, nimg: int) -> dict[str, float]:
+        """Return the means since the last record, the speed and the time left."""
+        rate = self.images / (time.perf_counter() - self.since)
+        return {name: (total / self.counts[name]).item() for name, total in self.sums.items()} | {
             "nimg": nimg,
             "resolution": stage.resolution,
             "alpha": stage.alpha,
             "images_per_second": rate,
-            "seconds_left": left,
-            "memory_gb": memory_gb(device),
+            "seconds_left": seconds_left(self.growth, self.total, nimg, rate, self.costs),
         }
-        self.sums, self.counts, self.images, self.since = {}, {}, 0, now
+
+    def show(self, record: dict[str, float]) -> None:
+        """Show figures on the bar."""
         seen = f" r_t {record['r_t']:.2f} p {record['p']:.2f}" if "p" in record else ""
-        penalty = f" gp {record['penalty']:.3g}" if "penalty" in record else ""
+        penalty = f" {self.penalty} {record['penalty']:.3g}" if "penalty" in record else ""
         self.bar.set_postfix_str(
-            f"{stage.resolution}px a{stage.alpha:.2f} D {record['D_loss']:.3f} "
-            f"G {record['G_loss']:.3f}{penalty}{seen} {rate:.0f} img/s, {clock(left)} left"
+            f"{record['resolution']}px a{record['alpha']:.2f} D {record['D_loss']:.3f} "
+            f"G {record['G_loss']:.3f}{penalty}{seen} {record['images_per_second']:.0f} img/s, "
+            f"{clock(record['seconds_left'])} left"
         )
-        return record
+        self.shown = time.perf_counter()
 
     def end_at(self, iterations: int) -> None:
         """Count to another end."""

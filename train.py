@@ -261,7 +261,7 @@ def train(
     sheet = SampleSheet(state.G, config.seed, state.device)
     best = Best(args.out, bank, state.G_ema) if args.metric_every else None
     saved = time.monotonic()
-    meter = Meter(config.growth, end.iterations, config.batch, state.iteration, end.costs)
+    meter = Meter(config, end.iterations, state.iteration, end.costs)
     with (
         closing(meter),
         closing(RunLog(args.out, state.iteration, partial(meter.tell, PROGRAM))) as log,

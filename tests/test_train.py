@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import checkpoint
 import run_folder
 import train
 from growth import Growth
-from meter import clock, seconds_left
+from meter import Meter, clock, seconds_left
 from training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -319,6 +320,23 @@ def test_the_time_left_counts_growth() -> None:
     assert seconds_left(growth, 1000, 1000, rate=10.0) == 0
     assert seconds_left(Growth(64, 64, 1), 1000, 0, rate=10.0) == pytest.approx(100)
     assert [clock(s) for s in (42, 420, 11_100)] == ["42s", "7m", "3h05m"]
+
+
+@pytest.mark.parametrize(("loss", "name"), [("r1", "R1"), ("rpgan", "R1"), ("wgan-gp", "GP")])
+def test_the_bar_moves_before_the_first_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, name: str
+) -> None:
+    args = train.parse_args([str(tmp_path), "--init_size", "64", "--loss", loss])
+    config = train.train_config(args, torch.device("cpu"), {})
+    stats = {key: torch.tensor(2.0) for key in ("D_loss", "G_loss", "penalty")}
+    with closing(Meter(config, iterations=10, done=0)) as meter:
+        meter.add(stats)
+        assert not meter.bar.postfix  # nobody has waited yet
+        monkeypatch.setattr("meter.SHOW_SECONDS", 0.0)
+        meter.add(stats)
+        told = str(meter.bar.postfix)
+    assert told.startswith(f"64px a1.00 D 2.000 G 2.000 {name} 2 ")
+    assert told.endswith(" left")
 
 
 def test_help_is_quick_and_shows_two_runnable_examples() -> None:
