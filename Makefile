@@ -11,10 +11,10 @@ OUT ?= demo/out
 .PHONY: demo test test-page test-faults bench clean
 
 demo: .venv/runtime
-	$(VENV)/python demo/draw_faces.py $(OUT)/photos
+	$(VENV)/python demo/draw_faces.py $(OUT)/photos --size 96
 	$(VENV)/python prepare_data.py $(OUT)/photos $(OUT)/faces.lmdb --overwrite
-	$(VENV)/python train.py $(OUT)/faces.lmdb --out $(OUT)/run --max_size 32 --width 0.125 \
-	    --iterations 9900 --phase 6000 --batch 8 --lr 0.003 --r1_gamma 3 --mixing 0.5 \
+	$(VENV)/python train.py $(OUT)/faces.lmdb --out $(OUT)/run --init_size 16 --max_size 32 \
+	    --hours 0.12 --width 0.125 --batch 8 --phase 8000 --lr 0.004 --d_lr 0.001 --mixing 0.1 \
 	    --sample_every 200
 	$(VENV)/python generate.py $(OUT)/run --progress
 
