@@ -167,8 +167,8 @@ class Synthesis(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # Not ones as in the paper: their maps are all alike, so for thousands of images the styles of
-        # 4 px had no shapes to choose from, and every face the same outline.
+        # Not ones as in the paper: their maps are all alike, so for thousands of images the
+        # styles of 4 px had no shapes to choose from, and every face the same outline.
         self.const = nn.Parameter(torch.randn(1, config.channels(4), 4, 4))
         self.layers = nn.ModuleList()
         self.to_rgb = nn.ModuleDict()
