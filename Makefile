@@ -1,5 +1,5 @@
 # make demo: draws faces, prepares, trains, generates, on the CPU.  make test: ruff, mypy, pytest.
-# make bench [PEER=DIR]: measures speed and memory, beside a peer's where there is a checkout of it.
+# make bench [PEER=DIR] [ROUNDS=3]: measures speed and memory, beside a peer's where there is a checkout.
 # make test-page: the page of explore.py in a headless Chromium, which must be on the PATH.
 # make test-faults: all that a run must survive, for some minutes.
 # All make .venv if it is missing and need only Python 3.11+, make and pip.
@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 OUT ?= demo/out
+ROUNDS ?= 1
 
 .PHONY: demo test test-page test-faults bench clean
 
@@ -27,7 +28,7 @@ test: .venv/development
 
 bench: .venv/runtime
 	for what in train_step growth prepare generate explore startup memory; do \
-	    $(VENV)/python -m benchmarks.$$what $(if $(PEER),--peer $(PEER)) || exit 1; echo; done
+	    $(VENV)/python -m benchmarks.$$what --rounds $(ROUNDS) $(if $(PEER),--peer $(PEER)) || exit 1; echo; done
 
 test-page: .venv/page
 	@command -v chromium chromium-browser google-chrome >/dev/null || \

@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks import common
 from command_line import integer, number
 
-SCRIPTS = ("prepare_data.py", "train.py", "generate.py")
+SCRIPTS = ("prepare_data.py", "train.py", "generate.py", "project.py", "evaluate.py")
 # train.py as it is, ended by force when its first training step is made.
 FIRST_STEP = """
 import os, sys, train, training
