@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> NoReturn:
         before = parallel.from_first(run_folder.read_config(args.out))
         begin = partial(begin_trial, args, device, before)
         lines = planning.settle(args, bank, begin, before)
-        if parallel.rank() == 0:
+        if lines and parallel.rank() == 0:
             say(lines)
         if args.dry_run:
             parallel.leave(0)
