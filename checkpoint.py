@@ -48,9 +48,14 @@ def save(path: Path, config: ModelConfig, entries: dict[str, Any]) -> None:
     broken = first_not_finite(entries)
     if broken:
         raise NotFiniteError(f"{broken} is not finite")
+    write(path, {"format": FORMAT, "model": asdict(config), **entries})
+
+
+def write(path: Path, entries: dict[str, Any]) -> None:
+    """Write an archive of plain values; `path` is never half a file. Raises OSError."""
     with replacing(path) as file:
         try:
-            torch.save({"format": FORMAT, "model": asdict(config), **entries}, file)
+            torch.save(entries, file)
         except RuntimeError as error:  # torch's own, of the archive that it could not finish
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
@@ -115,29 +120,15 @@ def is_plain(entries: dict[str, Any], size: int) -> bool:
 def load(path: Path) -> dict[str, Any]:
     """Return the entries of a checkpoint, tensors on the CPU.
 
-    The archive is checked before torch sees it: stored members only, no more bytes than the file
-    has, every CRC32 right. Generators of rosinality's are read too, also in torch's old format,
-    which is no archive: their entries have `foreign` true. Raises CheckpointError, whatever is
-    wrong.
+    Generators of rosinality's are read too: their entries have `foreign` true. Raises
+    CheckpointError, whatever is wrong.
     """
-    with open_file(path) as file:  # once: a file replaced meanwhile is read whole, old or new
-        if file.read(len(LEGACY)) != LEGACY:
-            check_archive(path, file)
-        file.seek(0)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # torch's advice must not be shown
-                entries = torch.load(file, map_location="cpu", weights_only=True)
-            sound = is_plain(entries, os.fstat(file.fileno()).st_size)
-            entries = translated(entries)
-            sound = (
-                sound
-                and isinstance(entries, dict)
-                and {"format", "model", "G_ema"} <= entries.keys()
-            )
-            sound = sound and isinstance(entries["G_ema"], dict)
-        except Exception as error:  # a hostile file makes torch raise a dozen types
-            raise not_ours(path) from error
-    if not sound:
+    entries = read(path)
+    try:
+        entries = translated(entries)
+    except Exception as error:  # as many types again, of a state dict that is not what it seems
+        raise not_ours(path) from error
+    if not {"format", "model", "G_ema"} <= entries.keys() or not isinstance(entries["G_ema"], dict):
         raise not_ours(path)
     if not isinstance(entries["format"], int) or entries["format"] != FORMAT:
         written = brief(entries["format"])
@@ -150,7 +141,30 @@ def load(path: Path) -> dict[str, Any]:
     return entries
 
 
-def translated(entries: Any) -> Any:
+def read(path: Path) -> dict[str, Any]:
+    """Return the plain values in a file that torch.save made of a dict, tensors on the CPU.
+
+    The archive is checked before torch sees it: stored members only, no more bytes than the file
+    has, every CRC32 right. torch's old format, which is no archive, is read too. Raises
+    CheckpointError, whatever is wrong.
+    """
+    with open_file(path) as file:  # once: a file replaced meanwhile is read whole, old or new
+        if file.read(len(LEGACY)) != LEGACY:
+            check_archive(path, file)
+        file.seek(0)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch's advice must not be shown
+                entries = torch.load(file, map_location="cpu", weights_only=True)
+            sound = isinstance(entries, dict)
+            sound = sound and is_plain(entries, os.fstat(file.fileno()).st_size)
+        except Exception as error:  # a hostile file makes torch raise a dozen types
+            raise not_ours(path) from error
+    if not sound:
+        raise not_ours(path)
+    return entries
+
+
+def translated(entries: dict[str, Any]) -> dict[str, Any]:
     """Return entries of rosinality's program as ours, others as they are."""
     state = rosinality.find_state(entries)
     if state is None:
@@ -207,7 +221,7 @@ def load_latest(run: Path, tell: Callable[[str], None]) -> dict[str, Any] | None
     too, and OSError.
     """
     latest, previous = run / LATEST, run / PREVIOUS
-    if not latest.exists():
+    if not os.path.lexists(latest):  # a link that leads nowhere is a damaged one
         return load(previous) if previous.exists() else None
     try:
         return load(latest)

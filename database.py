@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as brief
 
 import lmdb
 
@@ -169,13 +170,15 @@ def _read_meta(txn: lmdb.Transaction, path: Path, count: int, meta_json: bytes) 
     try:
         meta = json.loads(meta_json)
         written_by, sizes, sources = meta["format"], meta["sizes"], meta["sources"]
+        if not set(sizes) <= set(SIZES) or not isinstance(sizes, list) or not sizes:
+            raise ValueError(f"its sizes are {brief(sizes)}")
         crcs = {size: unpack(get(txn, f"crc32-{size}".encode()) or b"") for size in sizes}
-    except (ValueError, KeyError, TypeError, struct.error, lmdb.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, struct.error, lmdb.Error) as error:
         raise _damaged(path, f"'meta' or 'crc32' cannot be read: {error}") from None
     if written_by != FORMAT:
         raise DataError(
-            f"{printable(path)}: format {written_by!r}; expected {FORMAT}, as this program reads. "
-            "Prepare it anew, or use the newer program"
+            f"{printable(path)}: format {brief(written_by)}; expected {FORMAT}, as this program "
+            "reads. Prepare it anew, or use the newer program"
         )
     if meta.get("count") != count or any(len(crc) != count for crc in crcs.values()):
         raise _damaged(path, f"'length' is {count}, 'meta' says {meta.get('count')!r}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from command_line import Parser, device, fail, integer, interruptible, number, say, tell
+from files import replacing
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
@@ -252,7 +253,8 @@ def write_json(path: Path, psi: float, result: Result) -> None:
     record: dict[str, object] = {"psi": psi, "floor": result.floor, "checkpoints": checkpoints}
     if result.copies:
         record["copies"] = {"count": result.copies.count, "of": len(result.copies.samples)}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
 
 
 def write_pictures(out: Path, photos: Photos, result: Result) -> list[str]:
@@ -284,7 +286,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
     from database import DataError
-    from device import DeviceError
+    from device import DeviceError, is_out_of_memory
     from features import FeaturesError
     from metrics import MetricError
     from run_folder import RunError
@@ -296,6 +298,10 @@ def run(args: argparse.Namespace) -> None:
         fail(PROGRAM, error)
     except (RunError, SamplingError, OSError) as error:
         fail(PROGRAM, error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail(PROGRAM, MemoryError("out of memory; try fewer --samples, or --device cpu"))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+import checkpoint
 import metrics
 from database import HOLDOUT, DataError, printable
 from dataset import ImageBank
@@ -237,29 +240,38 @@ def nearer(own: Tensor, mirrored: Tensor, training: Tensor) -> tuple[Tensor, Ten
 def read_features(path: Path, network: Network, photos: Photos) -> dict[str, Tensor]:
     """Return the features in a file; raise DataError unless they are of these photos."""
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        found = [stored[key] for key in ("format", "network", "photos")]
-        features = {name: stored[name] for name in ("training", "unseen", "mirrored")}
-    except Exception as error:  # any other file makes torch raise anything
+        stored = checkpoint.read(path)
+    except checkpoint.CheckpointError as error:
         raise DataError(f"{printable(path)}: no file of features; remove it") from error
-    expected = [CACHE_FORMAT, network.name, photos.digest]
-    for have, want in zip(found, expected, strict=True):
-        if have != want:
+    expected = {"format": CACHE_FORMAT, "network": network.name, "photos": photos.digest}
+    for name, want in expected.items():
+        have = stored.get(name)
+        if type(have) is not type(want) or have != want:
             raise DataError(
-                f"{printable(path)}: features of another version or other photos ({have}); "
+                f"{printable(path)}: features of another version or other photos ({brief(have)}); "
                 f"expected {want}. Remove the file, or give another --out"
             )
+    counts = {"training": len(photos.training), "unseen": len(photos.unseen)}
+    counts["mirrored"] = min(COPY_SAMPLES, counts["unseen"])
+    features: dict[str, Any] = {name: stored.get(name) for name in counts}
+    if not fit(features, counts):
+        raise DataError(f"{printable(path)}: damaged features; remove it")
     return features
+
+
+def fit(features: dict[str, Any], counts: dict[str, int]) -> bool:
+    """Return whether all are finite float32 [count, F], with one F."""
+    for name, value in features.items():
+        if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.ndim != 2:
+            return False
+        if len(value) != counts[name] or not value.isfinite().all():
+            return False
+    return len({value.shape[1] for value in features.values()}) == 1
 
 
 def write_features(
     path: Path, network: Network, photos: Photos, features: dict[str, Tensor]
 ) -> None:
     """Keep features for the next time; never half a file."""
-    partial = path.with_name(f".{path.name}.tmp")
     head = {"format": CACHE_FORMAT, "network": network.name, "photos": photos.digest}
-    try:
-        torch.save(head | features, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    checkpoint.write(path, {**head, **features})

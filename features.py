@@ -6,6 +6,7 @@ Lite0 is EfficientNet-Lite0 as trained on ImageNet, whose weights are a package 
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -160,11 +161,16 @@ def load_inception(weights: Path | None) -> Network:
 def check_weights(path: Path) -> None:
     """Raise FeaturesError unless a file is of plain tensors: the library would run code in it."""
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is anything else makes torch raise anything
-        raise FeaturesError(
-            f"--inception {path}: {first_line(error)}; expected {INCEPTION_FILE} of torch-fidelity"
-        ) from error
+        regular = stat.S_ISREG(path.stat().st_mode)  # a FIFO would hang
+        if regular:
+            torch.load(path, map_location="cpu", weights_only=True)
+        what = None if regular else "not a regular file"
+    except OSError as error:
+        what = error.strerror or "cannot be read"
+    except Exception:  # of a dozen types; torch's text advises to load it without care
+        what = "not a file of weights alone"
+    if what:
+        raise FeaturesError(f"--inception {path}: {what}; expected {INCEPTION_FILE}")
 
 
 def first_line(error: BaseException) -> str:

@@ -53,6 +53,7 @@ def _write_mp4(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
 
     partial = path.with_name(f".{path.name}.tmp")
     try:
+        partial.unlink(missing_ok=True)
         with av.open(str(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
             stream.width, stream.height = (side - side % 2 for side in frames[0].size)

@@ -67,6 +67,7 @@ def write_image(image: Image.Image, path: Path, **options: object) -> None:
     """
     partial = path.with_name(f".{path.name}.tmp")
     try:
+        partial.unlink(missing_ok=True)  # it may be a link, which would be followed
         image.save(partial, format=Image.registered_extensions()[path.suffix.lower()], **options)
         os.replace(partial, path)
     finally:

@@ -12,12 +12,14 @@ import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from files import replacing
 from model import Generator
 
 FORMAT = 1
@@ -55,13 +57,8 @@ def save_latents(path: Path, G: Generator, latents: Latents) -> None:
         "ws": latents.ws.cpu().numpy(),
     }
     arrays |= {f"noise{i:02d}": maps.cpu().numpy() for i, maps in enumerate(latents.noise)}
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, **arrays)
 
 
 def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
@@ -74,7 +71,7 @@ def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
         raise _not_ours(path)
     if arrays["format"].tolist() != FORMAT:
         raise LatentsError(
-            f"{path}: format {arrays['format'].tolist()!r}; this program reads {FORMAT}. "
+            f"{path}: format {brief(arrays['format'].tolist())}; this program reads {FORMAT}. "
             "Update Retrato"
         )
     if arrays["generator"].tolist() != fingerprint(G):

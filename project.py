@@ -6,6 +6,7 @@ A photo is prepared by the function that prepared the data. The search itself is
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
 
 PROGRAM = "project.py"
 FILM_PHOTOS = 8  # at most in the film, side by side
+LONGEST_NAME = 200  # bytes of a photo's name; a file has at most 255, with all that is added
 FILM_PX = 128  # of each of them, at least
 FILM_MS, FILM_HOLD_MS = 100, 2000  # of each frame, and of the last
 MOST = 64.0  # of 255: the difference that is brightest on the sheet
@@ -137,9 +139,10 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     """Return the photos' names without endings, numbered from the second of a name on."""
     names: list[str] = []
     for path in paths:
-        name, count = path.stem, 2
+        stem = os.fsdecode(os.fsencode(path.stem)[:LONGEST_NAME])
+        name, count = stem, 2
         while name in names:
-            name, count = f"{path.stem}_{count}", count + 1
+            name, count = f"{stem}_{count}", count + 1
         names.append(name)
     return names
 

@@ -45,6 +45,8 @@ def resume(state: TrainState, run: Path, tell: Tell) -> bool:
     entries = checkpoint.load_latest(run, tell)
     if entries is None:
         return False
+    if not (run / "config.json").exists():
+        tell(f"{run}: no config.json; with which flags it was started is not known")
     try:
         state.restore(entries)
     except (CheckpointError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -57,9 +59,17 @@ def resume(state: TrainState, run: Path, tell: Tell) -> bool:
 
 def start_from(state: TrainState, path: Path, tell: Tell) -> None:
     """Take the weights of another run or snapshot, and tell what could not be taken."""
-    found = checkpoint.find(path)
+    choices = checkpoint.candidates(path)
+    for found in choices:
+        try:
+            entries = checkpoint.load(found)
+            break
+        except CheckpointError as error:
+            if found == choices[-1]:
+                raise CheckpointError(f"--init_from {error}") from error
+            tell(f"{error}; trying the next")
     try:
-        missing = state.start_from(checkpoint.load(found))
+        missing = state.start_from(entries)
     except CheckpointError as error:
         raise CheckpointError(f"--init_from {found}: {error}") from error
     anew = [f"; {name} is not in it and starts anew" for name in missing]

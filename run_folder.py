@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as brief
 from types import FrameType
 from typing import IO, Any
 
@@ -26,7 +28,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from command_line import EXIT_CODES, PSI, heeded_signals
-from files import replacing
+from files import read_regular, replacing
 from growth import Stage
 from images import grid, to_uint8, write_image
 from model import Generator
@@ -45,7 +47,9 @@ def claim(folder: Path) -> IO[str]:
     try:
         for part in ("samples", "snapshots"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115 - held for the life of the run
+        # Neither a link nor a FIFO may be there: one would be emptied, the other wait for ever.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = open(os.open(folder / ".lock", flags, 0o666), "w")  # noqa: SIM115 - until the end
     except OSError as error:
         raise RunError(
             f"{error.filename}: {error.strerror}; expected a folder to write to. Give another --out"
@@ -57,18 +61,40 @@ def claim(folder: Path) -> IO[str]:
         raise RunError(f"{folder}: another train.py is at work here; give another --out") from error
     for stale in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), folder / "next.pt"]:
         stale.unlink(missing_ok=True)
+    _refuse_without_state(folder)
     return lock
+
+
+def _refuse_without_state(folder: Path) -> None:
+    """Raise RunError where there are snapshots or a log, but no state that would go on from them.
+
+    A run that began anew here would overwrite them.
+    """
+    states = [folder / name for name in ("latest.pt", "previous.pt")]
+    log = folder / "log.jsonl"
+    begun = any((folder / "snapshots").glob("*.pt")) or (log.is_file() and log.stat().st_size > 0)
+    if begun and not any(map(os.path.lexists, states)):
+        raise RunError(
+            f"{folder}: a run without latest.pt and previous.pt; expected one of them, to go on "
+            f"from. Put it back, or give another --out, and --init_from {folder} for its weights"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return what the run was started with; nothing if it is new."""
     path = folder / "config.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
-        return {**EARLIER, **json.loads(path.read_text())}
-    except ValueError as error:
+        stored = json.loads(read_regular(path))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged ({error}); give another --out") from error
+    phase = stored.get("phase") if isinstance(stored, dict) else None
+    if type(phase) is not int or phase < 1:
+        raise RunError(f"{path}: not of a run ({brief(stored)}); give another --out")
+    return {**EARLIER, **stored}
 
 
 def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str]:
@@ -130,9 +156,12 @@ class RunLog:
         self.failed = False
         threading.excepthook = _no_traceback_of_the_disk
         path = folder / "log.jsonl"
-        kept = [line for line in _lines(path) if json.loads(line)["iteration"] <= iteration]
+        records = [(line, _iteration(line)) for line in _lines(path)]
+        damaged = sum(at is None for _, at in records)
+        if damaged:
+            tell(f"{path}: {damaged:,} damaged lines are left out; all others stay")
         with replacing(path) as file:
-            file.write("".join(kept).encode())
+            file.write(b"".join(line for line, at in records if at is not None and at <= iteration))
         self.file = path.open("a", buffering=1)
         self.board = SummaryWriter(folder / "tensorboard", purge_step=iteration + 1)
 
@@ -172,11 +201,21 @@ def _no_traceback_of_the_disk(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def _lines(path: Path) -> list[str]:
-    """Return the whole lines of a log that may end in half of one."""
-    if not path.exists():
+def _lines(path: Path) -> list[bytes]:
+    """Return the lines of a log, without the half of one that a killed run may end with."""
+    if not os.path.lexists(path):
         return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    lines = read_regular(path).splitlines(keepends=True)
+    return lines[:-1] if lines and not lines[-1].endswith(b"\n") else lines
+
+
+def _iteration(line: bytes) -> int | None:
+    """Return which iteration a record is of; None where the line is none, as after a power cut."""
+    try:
+        found = json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if type(found) is int else None
 
 
 class SampleSheet:

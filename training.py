@@ -16,7 +16,7 @@ from torch import Tensor
 
 import parallel
 from augment import SPEED, Ada, augment, draw
-from checkpoint import CheckpointError, first_difference
+from checkpoint import CheckpointError, described, first_difference
 from dataset import ImageBank
 from growth import Growth, Stage
 from images import fade, shrink, to_float
@@ -31,6 +31,7 @@ from loss import (
     wgan_gradient_penalty,
 )
 from model import Discriminator, Generator, ModelConfig, update_ema
+from restoring import read_clock, restore_adam, restore_plain
 
 MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # further averages, and how long relative to it
 EMA_RAMP = 0.05  # the half-life is at most this share of the images seen (Karras et al. 2020, ADA)
@@ -136,17 +137,21 @@ class TrainState:
         """Take the whole state from `entries`, as it was at that iteration.
 
         That of augmentation stays as it is where the run is from before there was any.
-        Raises CheckpointError that tells the first difference, if they are not of such a run.
+        Raises CheckpointError that tells the first difference, if they are not of such a run, or
+        ValueError, KeyError, TypeError or AttributeError.
         """
         for name in ("G", "D", "G_ema", *self.more_ema):
             difference = first_difference(self.parts[name], entries.get(name, {}))
             if difference:
                 raise CheckpointError(f"{name}.{difference}")
-        for name, part in self.parts.items():
-            if name != "ada" or name in entries:
-                part.load_state_dict(dict(entries[name]))
-        self.iteration = entries["iteration"]
-        self.nimg = entries["nimg"]
+        for name in ("G", "D", "G_ema"):
+            self.parts[name].load_state_dict(dict(entries[name]))
+        for name in ("opt_G", "opt_D"):
+            restore_adam(self.parts[name], entries[name])
+        restore_plain(self.scaler, entries["scaler"])
+        if "ada" in entries:
+            restore_plain(self.ada, entries["ada"])
+        self.iteration, self.nimg = (read_clock(entries, name) for name in ("iteration", "nimg"))
 
     def start_from(self, entries: dict[str, Any]) -> list[str]:
         """Take weights of another run, where it has them; return the networks that start anew.
@@ -160,11 +165,13 @@ class TrainState:
         sources["D"] = entries.get("D", {})
         for name, weights in sources.items():
             own = self.parts[name].state_dict()
+            if not isinstance(weights, dict):
+                raise CheckpointError(f"{name} is no dict of weights; expected one of train.py")
             for key in own.keys() & weights.keys():
-                if own[key].shape != weights[key].shape:
+                there, here = described(weights[key]), described(own[key])
+                if there != here:
                     raise CheckpointError(
-                        f"{name}.{key} is {tuple(weights[key].shape)} there and "
-                        f"{tuple(own[key].shape)} here; expected the same --width"
+                        f"{name}.{key} is {there} there and {here} here; expected the same --width"
                     )
                 own[key].copy_(weights[key])
         missing = self.frozen - sources["D"].keys()

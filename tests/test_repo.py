@@ -15,7 +15,7 @@ PROGRAMS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*
 # Each file imports from the rows above its own. The last row is the scripts: none imports them.
 LEVELS = [
     "augment command_line convolving device features files growth images loss metrics pages photos"
-    " sheets similarity styling wording",
+    " restoring sheets similarity styling wording",
     "archives database film model plots",
     "dataset folding tables workers writer",
     "rosinality selection",
