@@ -144,7 +144,7 @@ class TrainState:
             difference = first_difference(self.parts[name], entries.get(name, {}))
             if difference:
                 raise CheckpointError(f"{name}.{difference}")
-        for name in ("G", "D", "G_ema"):
+        for name in ("G", "D", "G_ema", *self.more_ema):
             self.parts[name].load_state_dict(dict(entries[name]))
         for name in ("opt_G", "opt_D"):
             restore_adam(self.parts[name], entries[name])

@@ -590,7 +590,10 @@ def test_a_run_starts_from_a_snapshot_and_tells_that_d_is_new(tiny_bank):
 
 def test_a_run_does_not_start_from_another_width():
     wide = new_state(model=dataclasses.replace(MODEL, width=0.06))
-    with pytest.raises(CheckpointError, match=r"G\.\S+ is \(.*\) there and \(.*\) here.*--width"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"G\.\S+ is \(.*\) of float32 there and \(.*\) of float32 here.*--width",
+    ):
         new_state().start_from(wide.entries())
 
 

@@ -31,7 +31,7 @@ def test_a_file_of_every_format_is_kept() -> None:
 def test_t27_pictures_of_an_older_version(path: Path, tmp_path: Path) -> None:
     """T27: an older checkpoint gives the pictures that it gave."""
     assert path.stat().st_size < 200_000
-    flags = ("--seeds", "0-7", "--mix_seeds", "0", "1", "--out", tmp_path)
+    flags = ("--seeds", "0-7", "--mix_seeds", "0", "1", "--precision", "fp32", "--out", tmp_path)
     ended = fork("generate.py", path, *flags).succeeded()
     assert "8 px (50% faded in) after 2 iterations" in ended.out
     now, then = (
