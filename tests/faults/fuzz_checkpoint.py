@@ -196,7 +196,7 @@ def fuzz(folder: Path, count: int, first: int = 0) -> dict[str, dict[str, int]]:
         rng = random.Random(n)
         mutation = MUTATIONS[n % len(MUTATIONS)]
         path.write_bytes(mutation(rng, data))
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(300, exit=True)  # of a busy machine
         try:
             how = outcome(path)
         except BaseException as error:
