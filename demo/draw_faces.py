@@ -219,6 +219,14 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
     """Help with defaults, and the examples as they are."""
 
 
+def whole(text: str) -> int:
+    """Parse a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def parse() -> argparse.Namespace:
     """Return the command line, checked."""
     parser = Parser(
@@ -226,11 +234,11 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="folder to fill: young/, old/ and faces.csv")
-    add("--count", type=int, default=2500, metavar="FACES", help="faces in each of the two sets")
-    add("--size", type=int, default=128, metavar="PX", help="side of the square pictures")
-    add("--seed", type=int, default=0, metavar="N", help="which faces: same seed, same pictures")
+    add("--count", type=whole, default=2500, metavar="FACES", help="faces in each of the two sets")
+    add("--size", type=whole, default=128, metavar="PX", help="side of the square pictures")
+    add("--seed", type=whole, default=0, metavar="N", help="which faces: same seed, same pictures")
     cores = os.cpu_count() or 1
-    add("--workers", type=int, default=cores, metavar="N", help="processes that draw")
+    add("--workers", type=whole, default=cores, metavar="N", help="processes that draw")
     args = parser.parse_args()
     for name, (low, high) in ALLOWED.items():
         if not low <= getattr(args, name) <= high:

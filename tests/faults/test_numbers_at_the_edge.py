@@ -20,8 +20,12 @@ TEXT = {  # flags that take any text, and are tried elsewhere
     "generate.py": {"--out", "--w_in"},
     "evaluate.py": {"--out", "--inception"},
     "project.py": {"--out"},
+    "explore.py": {"--host"},
     "demo/draw_faces.py": set(),
 }
+# How a usage line names what a flag may have.
+ALLOWED = r" in -?\d+\.\.\d|a number (above|from)|choose from|expected|at most|such as|needs"
+ALLOWED += r"|is not |does not end with|ignored"
 COUNT, FROM_0, SHARE = {"48"}, {"0", "48"}, {"0", "0.5"}
 GOOD: dict[str, dict[str, set[str]]] = {  # which of VALUES a flag may have; all others: none
     "prepare_data.py": {
@@ -33,6 +37,7 @@ GOOD: dict[str, dict[str, set[str]]] = {  # which of VALUES a flag may have; all
         "--width": {"0.5"}, "--lr": {"0.5"}, "--d_lr": {"0.5"}, "--r1_every": COUNT,
         "--r1_gamma": {*VALUES} - {"-1", "nan", "inf", "x", ""}, "--mixing": SHARE, "--ema": FROM_0,
         "--save_every": COUNT, "--sample_every": COUNT, "--metric_every": FROM_0,
+        "--hours": {"48", "0.5"}, "--augment_p": SHARE, "--freeze_d": {"0"},
     },
     "generate.py": {
         "--psi": {"-1", "0", "0.5"}, "--seeds": FROM_0, "--n_row": COUNT, "--n_col": COUNT,
@@ -40,6 +45,7 @@ GOOD: dict[str, dict[str, set[str]]] = {  # which of VALUES a flag may have; all
     },
     "evaluate.py": {"--samples": COUNT, "--psi": {"-1", "0", "0.5"}},
     "project.py": {"--steps": COUNT, "--seed": FROM_0},
+    "explore.py": {"--port": COUNT, "--steps": COUNT},
     "demo/draw_faces.py": {"--count": COUNT, "--size": COUNT, "--seed": FROM_0, "--workers": COUNT},
 }  # fmt: skip
 
@@ -60,22 +66,28 @@ def paths(tiny_lmdb: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         "generate.py": [folder / "faces.pt", Path("--out"), folder / "out"],
         "evaluate.py": [folder / "faces.pt", tiny_lmdb, Path("--out"), folder / "out"],
         "project.py": [photo, folder / "faces.pt", Path("--out"), folder / "out"],
+        "explore.py": [folder / "faces.pt"],
         "demo/draw_faces.py": [folder / "drawn"],
     }
 
 
+@pytest.mark.parametrize("values", [VALUES[1::3], pytest.param(VALUES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("script", GOOD)
-def test_numbers_at_the_edge_are_refused(script: str, paths: dict[str, list[Path]]) -> None:
+def test_numbers_at_the_edge_are_refused(
+    script: str, values: list[str], paths: dict[str, list[Path]]
+) -> None:
     said = run(command(script, "--help")).succeeded().out
     flags = set(re.findall(r"^  (--\w+)", said, re.MULTILINE))
     assert flags >= GOOD[script].keys() | TEXT[script]
     folder = paths["demo/draw_faces.py"][0].parent
     before = hashes(folder)
     for flag in sorted(flags - TEXT[script]):
-        for value in VALUES:
+        for value in values:
             if value in GOOD[script].get(flag, set()):
                 continue
             ended = fork(script, *paths[script], f"{flag}={value}")
-            assert flag in ended.failed(2), (flag, value)
+            error = ended.failed(2)
+            assert flag in error, (flag, value)
+            assert re.search(ALLOWED, error), error
             assert ended.seconds < 3
     assert hashes(folder) == before
