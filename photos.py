@@ -18,6 +18,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # A photo is decoded at least this many times as large as wanted: its square is that of the whole
 # photo to 45 dB (PSNR) or better, even for charts at the limit of resolution (doc/decisions.md).
 OVERSAMPLING = 4
+# Each scan of a progressive JPEG goes through all pixels, and may take 141 bytes: 1 MB of them took
+# minutes. Encoders make about ten.
+MOST_SCANS = 100
 QUALITY = 95  # of JPEGs, unless told otherwise
 MIN_SIZE = 32  # px that both sides of a photo must have, unless told otherwise
 ORIENTATION = 0x0112  # the EXIF tag
@@ -99,6 +102,8 @@ def _decode(file: BinaryIO, enough: int | None) -> Image.Image:
         raise PhotoError(f"damaged: {error}") from None
     with image:
         try:
+            if image.info.get("progressive") and _scans(file) > MOST_SCANS:
+                raise PhotoError("too many scans")
             upright = _upright(_load(image, enough))
             rgb = _rgb(upright)
         except (PhotoError, MemoryError):
@@ -107,6 +112,15 @@ def _decode(file: BinaryIO, enough: int | None) -> Image.Image:
             raise PhotoError(f"damaged: {error}") from None
     rgb.info = {}  # else Pillow would write the comment of the original into the copy
     return rgb
+
+
+def _scans(file: BinaryIO) -> int:
+    """Return how often a JPEG goes through its pixels."""
+    place = file.tell()
+    file.seek(0)
+    count = file.read().count(b"\xff\xda")
+    file.seek(place)
+    return count
 
 
 def _load(image: Image.Image, enough: int | None) -> Image.Image:

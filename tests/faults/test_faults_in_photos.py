@@ -256,6 +256,17 @@ def test_p09_bombs_are_refused_by_their_header(src: Path, tmp_path: Path) -> Non
     assert names(tmp_path / "b.lmdb")[:3] == GOOD
 
 
+def test_p09_a_photo_of_a_thousand_scans_is_not_decoded(src: Path, tmp_path: Path) -> None:
+    """P9: a progressive JPEG with its last scan 20,000 times takes minutes; one sound stays."""
+    sound = encoded(Image.new("L", (2000, 2000), 90), progressive=True)
+    last = sound[sound.rindex(b"\xff\xc4") : -2]
+    files = {"bomb.jpg": sound[:-2] + last * 20_000 + sound[-2:], "sound.jpg": sound}
+    before = sum(os.times()[2:4])
+    assert left_out(src, files) == {"bomb.jpg": "too many scans"}
+    assert sum(os.times()[2:4]) - before < 15
+    assert "sound.jpg" in names(tmp_path / "all.lmdb")
+
+
 def _with_late_text(png: bytes) -> bytes:
     """Return a PNG with a text that unpacks to 64 MB behind its pixels."""
     body = b"zTXtk\0\0" + zlib.compress(bytes(2**26))
