@@ -241,8 +241,8 @@ def cell(found: Found, border: int) -> str:
     """Return A's and B's percentages of a factor where the layers before `border` are A's."""
     if not found.is_seen:
         return "-"
-    a, b, half = (100 * shares[border - 1].item() for shares in found.origins)
-    return f"{a:.0f} ± {half:.0f}, {b:.0f}"
+    a, b, half = (round(100 * shares[border - 1].item()) for shares in found.origins)
+    return f"{a} ± {half}, {b}"
 
 
 def write_heat(path: Path, found: Mapping[str, Mapping[str, Found]]) -> None:
@@ -266,7 +266,7 @@ def write_heat(path: Path, found: Mapping[str, Mapping[str, Found]]) -> None:
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlabel("layers of A; the others are B's")
         for (row, column), share in np.ndenumerate(shares):
-            text = f"{share:.0f}" if np.isfinite(share) else "-"
+            text = str(round(share)) if np.isfinite(share) else "-"
             colour = "white" if share < 20 or share > 80 else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     figure.suptitle("How much of each factor of the third face is A's, %  (- : cannot be seen)")
