@@ -260,9 +260,9 @@ def write_heat(path: Path, found: Mapping[str, Mapping[str, Found]]) -> None:
         axes.imshow(shares, cmap="RdBu", vmin=-10, vmax=110, aspect="auto")
         axes.set_yticks(range(len(factors)), list(factors))
         borders = range(1, shares.shape[1] + 1)
-        labels = [
-            f"0-{b - 1}\nto {2 << b // 2} px" if b % 2 == 0 else f"0-{b - 1}" for b in borders
-        ]
+        labels = ["0" if border == 1 else f"0-{border - 1}" for border in borders]
+        for border in INNER:
+            labels[border - 1] += f"\nto {2 << border // 2} px"
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlabel("layers of A; the others are B's")
         for (row, column), share in np.ndenumerate(shares):
