@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import checkpoint
+from experiments import detect
 from experiments.factors import (
     COLUMNS,
     Drawn,
@@ -180,3 +182,37 @@ def test_what_is_missing_is_told_in_one_line(tmp_path: Path, drawn_faces: Path, 
     assert done.returncode == 1
     assert done.stderr.startswith(f"two_faces: error: {named}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_interval_of_a_rate_is_wilsons() -> None:
+    assert detect.rate([True] * 8 + [False] * 2) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
+    share, low, high = detect.rate([True] * 50)
+    assert (share, high) == pytest.approx((1, 1))
+    assert low == pytest.approx(50 / (50 + 1.96**2))
+
+
+def test_the_ratio_of_rates_has_the_interval_of_its_logarithm() -> None:
+    photos, samples = [True] * 80 + [False] * 20, [True] * 60 + [False] * 40
+    reach = math.exp(1.96 * math.sqrt(1 / 60 - 1 / 100 + 1 / 80 - 1 / 100))
+    expected = f"0.750 ({0.75 / reach:.3f} to {0.75 * reach:.3f})"
+    assert detect.ratio(photos, samples) == expected
+    assert detect.ratio(photos, [False] * 9) == "0 of 9 to 80 of 100"
+
+
+def test_the_detector_finds_drawn_faces_and_none_in_noise(drawn_faces: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(cv2, "CascadeClassifier"):
+        pytest.skip("OpenCV 5 has no cascades")
+    files = sorted((drawn_faces / "young").glob("*.jpg"))[:20]
+    drawn = [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files]
+    assert sum(detect.Detector()(torch.stack(drawn))) >= 10
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (8, 3, 64, 64), generator=rng, dtype=torch.uint8)
+    assert sum(detect.Detector()(noise)) == 0
+
+
+def test_a_detector_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(detect.DetectorError, match="pip install") as error:
+        detect.Detector()
+    assert "\n" not in str(error.value)
