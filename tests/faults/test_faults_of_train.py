@@ -647,7 +647,7 @@ def test_t17_resumed_at_every_turn(
     )
     for at in (39, 40, 41, 60, 80, 120, 140, 160, 199, 200):
         ended = fork("train.py", *flags(tiny_lmdb, out, *PHASES), patch=stop.format(at=at))
-        assert ended.code == 143, ended.err
+        assert ended.code == (0 if at == 200 else 143), ended.err  # at 200 all is done and saved
         assert checkpoint.load(out / "latest.pt")["iteration"] == at
     ended = fork("train.py", *flags(tiny_lmdb, out, *PHASES)).succeeded()
     assert "done" in ended.out
