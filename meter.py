@@ -55,6 +55,7 @@ class Meter:
         self.since = self.shown = time.perf_counter()
         self.images = 0
         self.nimg = done * self.batch
+        self.findings: list[str] = []  # shown in the bar
         self.bar = tqdm(
             total=iterations,
             initial=done,
@@ -103,6 +104,7 @@ class Meter:
             f"{record['resolution']}px a{record['alpha']:.2f} D {record['D_loss']:.3f} "
             f"G {record['G_loss']:.3f}{penalty}{seen} {record['images_per_second']:.0f} img/s, "
             f"{clock(record['seconds_left'])} left"
+            + "".join(f" ! {name}" for name in self.findings)
         )
         self.shown = time.perf_counter()
 

@@ -160,17 +160,23 @@ class RunLog:
         damaged = sum(at is None for _, at in records)
         if damaged:
             tell(f"{path}: {damaged:,} damaged lines are left out; all others stay")
+        kept = [line for line, at in records if at is not None and at <= iteration]
+        self.records: list[dict[str, Any]] = [json.loads(line) for line in kept]
         with replacing(path) as file:
-            file.write(b"".join(line for line, at in records if at is not None and at <= iteration))
+            file.write(b"".join(kept))
         self.file = path.open("a", buffering=1)
         self.board = SummaryWriter(folder / "tensorboard", purge_step=iteration + 1)
 
-    def write(self, iteration: int, record: dict[str, float]) -> None:
-        """Add one record of figures."""
+    def write(self, iteration: int, record: dict[str, Any]) -> None:
+        """Add one record: figures, and names of what was found."""
+        self.records.append({"iteration": iteration, **record})
         with self._going_on():
-            self.file.write(json.dumps({"iteration": iteration, **record}) + "\n")
+            self.file.write(json.dumps(self.records[-1]) + "\n")
             for name, value in record.items():
-                self.board.add_scalar(name, value, iteration)
+                if isinstance(value, list):
+                    self.board.add_text(name, ", ".join(value), iteration)
+                else:
+                    self.board.add_scalar(name, value, iteration)
 
     def show(self, iteration: int, sheet: Image.Image) -> None:
         """Add a sample grid."""

@@ -256,9 +256,11 @@ def train(
     from recovery import refuse_not_finite, save
     from run_folder import RunLog, SampleSheet
     from training import train_step
+    from watchdog import Variety
 
     config = end.config
     sheet = SampleSheet(state.G, config.seed, state.device)
+    variety = Variety(bank, state.G, config.seed)
     best = Best(args.out, bank, state.G_ema) if args.metric_every else None
     saved = time.monotonic()
     meter = Meter(config, end.iterations, state.iteration, end.costs)
@@ -286,7 +288,10 @@ def train(
             if state.iteration % LOG_EVERY == 0:
                 refuse_not_finite(state, int(meter.not_finite))
                 rates = {"lr": state.lr, "d_lr": state.lr * config.d_lr / config.lr}
-                log.write(state.iteration, meter.read(stage, state.nimg, state.device) | rates)
+                record = meter.read(stage, state.nimg, state.device) | rates
+                record |= variety.measure(state.G_ema, stage, config.dtype)
+                watch(record, config.loss, meter, log)
+                log.write(state.iteration, record)
             if best and state.iteration % args.metric_every == 0:
                 distance = best.measure(state, config.growth.at(state.nimg), config.dtype)
                 log.write(state.iteration, {"nimg": state.nimg, "swd": distance})
@@ -294,6 +299,18 @@ def train(
             with suppress(NotFiniteError):  # then what was saved before is the last good state
                 refuse_not_finite(state, int(meter.not_finite))
                 save(state, config, args.out)
+
+
+def watch(record: dict[str, Any], loss: str, meter: Meter, log: RunLog) -> None:
+    """Tell what the records show, and put it into the last one."""
+    from watchdog import look, told
+
+    found = look([*log.records, record], loss)
+    for finding in found:
+        meter.tell(PROGRAM, finding.sentence)
+    if found:
+        record["findings"] = [finding.name for finding in found]
+    meter.findings = told([*log.records, record])
 
 
 def keep_time(state: TrainState, end: End, out: Path, meter: Meter, log: RunLog) -> None:

@@ -19,7 +19,7 @@ LEVELS = [
     "archives database film model plots",
     "dataset folding tables workers writer",
     "rosinality selection",
-    "checkpoint latents parallel run_folder",
+    "checkpoint latents parallel run_folder watchdog",
     "sampling training",
     "best drawing evaluation meter projection recovery settings",
     "directions mixing planning",

@@ -1,0 +1,222 @@
+"""A run's ailments in plain words, from its records: what is seen, what it means, what to try.
+
+It only tells, each thing once, and never stops a run. The thresholds come from runs that were
+made to fail in each way, and from good ones beside them (doc/decisions.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import mean, median, median_low
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augment import P_MAX
+from dataset import ImageBank
+from growth import Stage
+from images import shrink, to_float
+from model import Generator
+
+Record = dict[str, Any]
+
+PHOTOS = 128  # whose differences are the measure of variety
+SAMPLES = 16
+COARSE = 8  # px: below, differences are of faces and colours; noise and sharpness do not count
+NEEDED = {"D_loss", "real_logit", "fake_logit", "resolution", "alpha"}  # others may be missing
+WINDOW = 10  # records that must agree, all of one resolution that is faded in
+D_WINS = 0.1  # D's loss; good runs on drawn faces begin at 0.2
+FLAT = 0.5  # difference of D's logits of reals and fakes; in good runs 1 to 6
+BLIND = 0.25  # the same, where hardly anything is left of it
+LOUD = 9.0  # the same, in each record; good runs begin with up to 11 and come down
+LR_FROM, LR_TO = 3e-4, 6e-3  # learning rates that worked
+SURE = 0.8  # r_t: D knows nine photos of ten
+STEEP = 20.0  # squared gradient of D at the photos (R1 before its weight); in good runs below 1
+ALIKE = 0.4  # variety of samples; in good runs 0.8 to 1.6
+AT_BOUND = 0.95  # share of its bound that p has on average
+GAINED = 0.02  # share by which a distance must fall to count as a gain
+MEASURED = 4  # distances that the half without a gain must have
+
+
+class Finding(NamedTuple):
+    """A name for the bar and the log, and the sentence that is told once."""
+
+    name: str
+    sentence: str
+
+
+class Variety:
+    """How much samples differ from each other, in terms of how much the photos do: about 1."""
+
+    def __init__(self, bank: ImageBank, G: Generator, seed: int) -> None:
+        chosen = np.linspace(0, bank.count - 1, min(PHOTOS, bank.count)).round().astype(int)
+        self.photos = to_float(bank.take(chosen))
+        rng = torch.Generator(self.photos.device).manual_seed(seed)
+        self.z = torch.randn(SAMPLES, G.config.z_dim, generator=rng, device=rng.device)
+        self.noise = G.draw_noise(SAMPLES, G.config.resolution, rng)
+
+    @torch.no_grad()
+    def measure(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Record:
+        """Return the ratio for samples of `stage`, unless the photos are alike themselves.
+
+        The z and noise are the same each time, and nobody else's.
+        """
+        size = min(COARSE, stage.resolution)
+        photos = spread(self.photos, size)
+        if not photos > 0:
+            return {}
+        samples = G.synthesis(G.broadcast(G.mapping(self.z)), stage, self.noise, dtype)
+        return {"variety": spread(samples.clamp(-1, 1), size) / photos}
+
+
+def spread(images: Tensor, size: int) -> float:
+    """Return the mean distance of two of the images [N, 3, R, R] at `size` px; NaN for one."""
+    return float(torch.pdist(shrink(images.float(), size).flatten(1)).mean())
+
+
+def told(records: list[Record]) -> list[str]:
+    """Return the names of what was found so far."""
+    return [name for record in records for name in record.get("findings", [])]
+
+
+def look(records: list[Record], loss: str = "r1") -> list[Finding]:
+    """Return what the last of the records shows and none before it has told.
+
+    Logits of a Wasserstein critic have no scale, so of them nothing is said.
+    """
+    steps = [record for record in records[-4 * WINDOW :] if record.keys() >= NEEDED][-WINDOW:]
+    steady = len(steps) == WINDOW and all(
+        record["alpha"] == 1 and record["resolution"] == steps[0]["resolution"] for record in steps
+    )
+    rules = [*OF_ANY_LOSS, *(OF_LOGITS if loss != "wgan-gp" else [])] if steady else []
+    found = [rule(steps) for rule in rules] + [nothing_gained(records)]
+    before = told(records)
+    new = {finding.name: finding for finding in found if finding and finding.name not in before}
+    return list(new.values())
+
+
+def d_has_won(steps: list[Record]) -> Finding | None:
+    """Tell if D is sure of every image."""
+    loss = mean_of(steps, "D_loss")
+    if loss > D_WINS:
+        return None
+    return Finding(
+        "D has won",
+        f"D has won: its loss is {loss:.2g}, it is sure of every image, and G learns nothing from "
+        "it. Try more --r1_gamma (four times as much), a lower --d_lr, or with few photos "
+        "--augment ada",
+    )
+
+
+def gamma_is_high(steps: list[Record]) -> Finding | None:
+    """Tell if D is right about the photos and yet flat."""
+    apart = apart_by(steps)
+    if not 0 <= apart <= FLAT or mean_of(steps, "r_t") < SURE:
+        return None
+    return Finding(
+        "gamma too high",
+        f"D knows nearly all photos, and yet its logits of photos and samples are only {apart:.2g} "
+        "apart: R1 holds it flat, and G is led too weakly. Try a tenth of --r1_gamma",
+    )
+
+
+def d_is_blind(steps: list[Record]) -> Finding | None:
+    """Tell if D sees hardly any difference."""
+    apart, lr = apart_by(steps), steps[-1].get("lr", LR_FROM)
+    if apart > BLIND or gamma_is_high(steps):
+        return None
+    remedy = "a tenth of --r1_gamma"
+    if lr < LR_FROM:
+        remedy = "ten times as much --lr"
+    if lr > LR_TO:
+        remedy = "a tenth of --lr"
+    return Finding(
+        "D sees nothing",
+        f"D can hardly tell photos from samples (its logits are {apart:.2g} apart), so G has "
+        f"little to learn from. Try {remedy}",
+    )
+
+
+def gamma_is_low(steps: list[Record]) -> Finding | None:
+    """Tell if D shouts, though it is not always right."""
+    apart = min(record["real_logit"] - record["fake_logit"] for record in steps)
+    if apart < LOUD or mean_of(steps, "D_loss") < D_WINS:  # that is told as D's winning
+        return None
+    return Finding(
+        "gamma too low",
+        f"D's logits of photos and samples are {apart:.2g} apart or more, and it is wrong at "
+        "times: it is too steep to lead G. Try ten times as much --r1_gamma",
+    )
+
+
+def d_is_steep(steps: list[Record]) -> Finding | None:
+    """Tell if D's gradient at the photos is large."""
+    penalty = median_low([record["penalty"] for record in steps if "penalty" in record] or [0.0])
+    if penalty < STEEP:
+        return None
+    return Finding(
+        "gamma too low",
+        f"D is steep around the photos (penalty {penalty:.3g}): G is thrown about rather than led."
+        " Try ten times as much --r1_gamma",
+    )
+
+
+def samples_are_alike(steps: list[Record]) -> Finding | None:
+    """Tell if G makes one picture of all z."""
+    varieties = [record["variety"] for record in steps if "variety" in record]
+    if not varieties or max(varieties) > ALIKE:
+        return None
+    return Finding(
+        "collapse",
+        f"samples are alike: they differ by {varieties[-1]:.0%} of what photos differ by. G has "
+        "collapsed, which it hardly ever leaves. Go back to an earlier snapshot (--init_from), "
+        "with a lower --lr, more --r1_gamma or, with few photos, --augment ada",
+    )
+
+
+def p_is_at_its_bound(steps: list[Record]) -> Finding | None:
+    """Tell if augmentation does all it may and D still knows the photos by heart."""
+    if mean_of(steps, "p") < AT_BOUND * P_MAX:
+        return None
+    sure = mean_of(steps, "r_t")
+    return Finding(
+        "p at its bound",
+        f"augmentation is at its bound (p {P_MAX:g}) and D is still sure of the photos (r_t "
+        f"{sure:.2f}): they are too few. Add photos, start from a run on more of them "
+        "(--init_from), or stop early: what comes now are copies",
+    )
+
+
+def nothing_gained(records: list[Record]) -> Finding | None:
+    """Tell if the measured distance has not fallen in the second half of the run so far."""
+    measured = [(r["nimg"], r["swd"]) for r in records if r.keys() >= {"nimg", "swd"}]
+    if not measured:
+        return None
+    half = measured[-1][0] / 2
+    first = [distance for nimg, distance in measured if nimg <= half]
+    second = [distance for nimg, distance in measured if nimg > half]
+    if not first or len(second) < MEASURED or min(second) < (1 - GAINED) * min(first):
+        return None
+    return Finding(
+        "nothing gained",
+        f"nothing gained for half of the run: the distance was {min(first):.3g} at best before, "
+        f"and is {second[-1]:.3g} now. best.pt keeps the best; going on will hardly help. Try "
+        "less --lr, more photos, or a larger --width",
+    )
+
+
+def apart_by(steps: list[Record]) -> float:
+    """Return by how much D's logits of photos are above those of samples, but for outliers."""
+    return median([record["real_logit"] - record["fake_logit"] for record in steps])
+
+
+def mean_of(steps: list[Record], name: str) -> float:
+    """Return the mean of a figure over records."""
+    return mean(record.get(name, 0.0) for record in steps)
+
+
+Rule = Callable[[list[Record]], Finding | None]
+OF_ANY_LOSS: list[Rule] = [d_is_steep, samples_are_alike, p_is_at_its_bound]
+OF_LOGITS: list[Rule] = [d_has_won, gamma_is_low, gamma_is_high, d_is_blind]
