@@ -91,9 +91,9 @@ class Page:
             psi = gr.Slider(0, 1.5, PSI, step=0.05, elem_id="psi")
             noise = gr.Slider(0, 2, 1, step=0.05, elem_id="noise")
             noise_seed = gr.Number(0, precision=0, elem_id="noise-seed")
-        self.wide = [psi, noise, noise_seed]  # these change A and B, too
-        for part, key in zip(self.wide, ("psi", "noise", "noise_seed"), strict=True):
-            self._say(part, key)
+        self.wide: list[Any] = [psi, noise, noise_seed]  # these change A and B, too
+        for control, key in zip(self.wide, ("psi", "noise", "noise_seed"), strict=True):
+            self._say(control, key)
         with self._say(gr.Accordion(open=False, elem_id="directions"), "directions"), gr.Row():
             self.directions = [
                 self._say(gr.Slider(-4, 4, 0, step=0.1, elem_id=f"direction-{n}"), "direction", n)
@@ -185,7 +185,8 @@ class Page:
         ]
         for part, key, values in self.worded:
             place = "value" if type(part) is gr.Button else "label"
-            said.append(gr.update(**{place: say(key, language, *values)}))
+            change: dict[str, Any] = {place: say(key, language, *values)}
+            said.append(gr.update(**change))
         return said
 
 
