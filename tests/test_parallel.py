@@ -100,10 +100,12 @@ def test_two_processes_train_as_one_does_to_rounding(trained, run):
         assert change.sqrt() < 2e-3 * sum(p.square().sum() for p in ours.values()).sqrt()
     if run == "r1 ada":
         assert [round(stats["p"].item(), 4) for stats in figures_of_two[:4]] == [0.2, 0.4, 0.6, 0.8]
-    # Adam makes rounding grow: where only pairs count soon, as D's last bias has no gradient there.
-    first = slice(2 if run == "rpgan fixed" else 3)
+    free = ("real_logit", "fake_logit") if run == "rpgan fixed" else ()  # only differences count
+    first = slice(2 if free else 3)  # Adam makes rounding grow: of a bias without gradient at once
     for ours, theirs in zip(figures_of_one[first], figures_of_two[first], strict=True):
         for name, value in ours.items():
+            if name in free:
+                continue
             torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
