@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -75,9 +76,11 @@ def main() -> None:
         def slider(share: float) -> str:
             return answers.third((0, 1), "English", 100 * share, *parts, PSI, 1, 0, *[0.0] * COUNT)
 
+        fresh = itertools.count()  # seeds of noise: else A and B would be at hand from round 2 on
+
         def psi(share: float) -> tuple[str, str, str]:
             return answers.all_faces(
-                (0, 1), "English", 50, *parts, 0.5 + share, 1, 0, *[0.0] * COUNT
+                (0, 1), "English", 50, *parts, 0.5 + share, 1, next(fresh), *[0.0] * COUNT
             )
 
         figures: dict[str, Any] = {}
