@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, held_out_lmdb: Path) -> Path:
     nets = {"G_ema": Generator(CONFIG).state_dict(), "D": Discriminator(CONFIG).state_dict()}
     checkpoint.save(folder / "latest.pt", CONFIG, {**nets, "nimg": 1234})
     digest = ImageBank(held_out_lmdb, 16).digest
-    (folder / "config.json").write_text(json.dumps({"data": digest}))
+    (folder / "config.json").write_text(json.dumps({"data": digest, "phase": 1}))
     return folder
 
 
