@@ -49,6 +49,7 @@ test-faults: .venv/development
 
 .venv/page: requirements-page.txt requirements-explore.txt .venv/development
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements-page.txt
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt # Pillow
 	touch $@
 
 clean:

@@ -12,11 +12,13 @@ import socket
 import tempfile
 import threading
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from command_line import STEPS, Parser, device, fail, integer, interruptible, say, tell
 
 PROGRAM = "explore.py"
+INSTALL = "pip install -r requirements-explore.txt; pip install -r requirements.txt"
 EXAMPLES = """\
   python explore.py runs/faces
   python explore.py runs/faces/snapshots/010000.pt --port 8000
@@ -48,7 +50,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     made = parser()
     args = made.parse_args(argv)
     if not importlib.util.find_spec("gradio"):
-        made.error("needs the package gradio; pip install -r requirements-explore.txt")
+        made.error(f"needs the package gradio; {INSTALL}")
+    if (
+        int(version("pillow").split(".")[0]) < 13
+    ):  # CVE-2026-112403: a JPEG may overflow its decoder
+        made.error(f"Pillow {version('pillow')} is not safe with uploads; expected 13. {INSTALL}")
     return args
 
 

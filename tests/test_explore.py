@@ -330,6 +330,14 @@ def test_without_gradio_one_line_says_what_to_install(
     assert "pip install -r requirements-explore.txt" in refused(capsys, 2, "runs/faces")
 
 
+def test_an_unsafe_pillow_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(explore, "version", lambda name: "12.3.0")
+    assert "Pillow 12.3.0 is not safe" in refused(capsys, 2, "runs/faces")
+
+
 @pytest.mark.usefixtures("_signals")
 def test_an_address_in_use_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, run: Path
