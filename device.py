@@ -73,3 +73,10 @@ def choose_precision(name: str, device: torch.device) -> str:
         able = torch.cpu.get_capabilities()
         return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
     return "fp32"
+
+
+def dtype_of_pictures(precision: str, device: torch.device) -> torch.dtype:
+    """Return what pictures are computed in; a GPU is fast enough without less than float32."""
+    if precision == "auto":
+        precision = choose_precision("auto", device) if device.type == "cpu" else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32

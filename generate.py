@@ -28,8 +28,6 @@ from command_line import (
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
-    import torch
-
     from drawing import Job
     from sampling import Faces
 
@@ -216,7 +214,7 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     """
     from tqdm import tqdm
 
-    from device import choose_device
+    from device import choose_device, dtype_of_pictures
     from drawing import Job, default_out
     from film import progress_paths, write_progress
     from latents import load_latents
@@ -226,7 +224,7 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     faces, file, entries = load_faces(
         args.checkpoint, choose_device(args.device), partial(tell, PROGRAM)
     )
-    faces.dtype = convolution_dtype(args.precision, faces.device)
+    faces.dtype = dtype_of_pictures(args.precision, faces.device)
     latents = load_latents(args.w_in, faces.G, faces.stage.resolution) if args.w_in else None
     if latents:
         args.seeds = args.film_seeds = args.direction_seeds = range(len(latents.ws))
@@ -243,17 +241,6 @@ def draw_all(args: argparse.Namespace) -> list[str]:
         write_progress(history, path)
         lines.append(f"{path}: {len(history):,} sample grids")
     return lines
-
-
-def convolution_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return what pictures are computed in; a GPU is fast enough without less than float32."""
-    import torch
-
-    from device import choose_precision
-
-    if precision == "auto":
-        precision = choose_precision("auto", device) if device.type == "cpu" else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 Plan = tuple[int, Callable[["Job"], list[str]]]  # images to render, and what renders them

@@ -16,6 +16,7 @@ from PIL import Image
 import checkpoint
 import command_line
 import generate
+from device import dtype_of_pictures
 from drawing import mix_sheet
 from film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
 from growth import Stage
@@ -106,7 +107,7 @@ def cell(sheet: np.ndarray, row: int, column: int, side: int = 16) -> np.ndarray
 def faces_of(path: Path) -> Faces:
     """Return the generator as generate.py takes it here."""
     faces = load_faces(path, CPU, print)[0]
-    faces.dtype = generate.convolution_dtype("auto", CPU)
+    faces.dtype = dtype_of_pictures("auto", CPU)
     return faces
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 import checkpoint
 import command_line
 import generate
+from device import dtype_of_pictures
 from directions import factorise, moved
 from drawing import FlagError
 from latents import load_latents
@@ -52,7 +53,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def faces(snapshot: Path) -> Faces:
     faces = load_faces(snapshot, CPU, print)[0]
-    faces.dtype = generate.convolution_dtype("auto", CPU)
+    faces.dtype = dtype_of_pictures("auto", CPU)
     return faces
 
 
