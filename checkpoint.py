@@ -2,6 +2,7 @@
 
 A file is a torch archive of plain values: `format`, `model` (the ModelConfig), `G_ema`, and for
 the full state whatever else train.py hands over. A snapshot is the same file with fewer entries.
+A safetensors file of export.py is read as a snapshot.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 import rosinality
 from files import replacing, sync
 from model import Discriminator, Generator, ModelConfig
+from safetensors_file import begins_safetensors, parse_safetensors
 
 FORMAT = 1
 LATEST = "latest.pt"
@@ -145,23 +147,35 @@ def read(path: Path) -> dict[str, Any]:
     """Return the plain values in a file that torch.save made of a dict, tensors on the CPU.
 
     The archive is checked before torch sees it: stored members only, no more bytes than the file
-    has, every CRC32 right. torch's old format, which is no archive, is read too. Raises
-    CheckpointError, whatever is wrong.
+    has, every CRC32 right. torch's old format, which is no archive, is read too, and snapshots in
+    safetensors. Raises CheckpointError, whatever is wrong.
     """
     with open_file(path) as file:  # once: a file replaced meanwhile is read whole, old or new
-        if file.read(len(LEGACY)) != LEGACY:
+        start = file.read(len(LEGACY))
+        is_safe = begins_safetensors(start)
+        if start != LEGACY and not is_safe:
             check_archive(path, file)
         file.seek(0)
         try:
             with warnings.catch_warnings(action="ignore"):  # torch's advice must not be shown
-                entries = torch.load(file, map_location="cpu", weights_only=True)
+                entries = read_safe(file) if is_safe else torch.load(file, "cpu", weights_only=True)
             sound = isinstance(entries, dict)
             sound = sound and is_plain(entries, os.fstat(file.fileno()).st_size)
+        except ImportError as error:
+            raise CheckpointError(
+                f"{path}: needs the package safetensors (pip install safetensors)"
+            ) from error
         except Exception as error:  # a hostile file makes torch raise a dozen types
             raise not_ours(path) from error
     if not sound:
         raise not_ours(path)
     return entries
+
+
+def read_safe(file: IO[bytes]) -> dict[str, Any]:
+    """Return the entries of a snapshot that a safetensors file holds."""
+    weights, entries = parse_safetensors(file.read())
+    return {**entries, "G_ema": weights}
 
 
 def translated(entries: dict[str, Any]) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class Synthesis(nn.Module):
         `noise`: one [N, 1, r, r] for each layer in use, see `draw_noise`; None counts as zero.
         `dtype` is what the convolutions compute in.
         """
-        x = self.const.expand(len(ws), -1, -1, -1)
+        x = self.const.expand(ws.shape[0], -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         last = 2 * stage.resolution.bit_length() - 4  # layers in use: 2 at 4 px, 4 at 8 px, ...
         below = x
@@ -233,7 +233,7 @@ class Generator(nn.Module):
         from_a = layer < torch.as_tensor(cutoff, device=ws_a.device).view(-1, 1)  # [N or 1, L]
         return torch.where(from_a[:, :, None], ws_a, ws_b)
 
-    def truncate(self, ws: Tensor, psi: float) -> Tensor:
+    def truncate(self, ws: Tensor, psi: float | Tensor) -> Tensor:
         """Return `ws` pulled toward the mean style: psi = 1 leaves it, psi = 0 gives `w_avg`.
 
         Trades variety for quality (Karras et al. 2019, app. B); psi outside [0, 1] extrapolates.

@@ -26,12 +26,13 @@ def activate(x: Tensor) -> Tensor:
 def finish(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> Tensor:
     """Return x [N, C, H, W] with noise, leaky ReLU and AdaIN applied, in x's dtype.
 
-    `noise` [N, 1, H, W] times `strength` [C] is added (None counts as zero); `style` [N, 2C] is
-    scale - 1 and shift of the normalised maps (Karras et al. 2019, fig. 1b and eq. 1).
+    `noise` [N or 1, 1, H, W] times `strength` [C] is added (None counts as zero); `style` [N, 2C]
+    is scale - 1 and shift of the normalised maps (Karras et al. 2019, fig. 1b and eq. 1).
     Within, all is float32, whatever x is: a map of nearly one value (as the constant's at the
     start) has a scale so large that a shift in bfloat16 would be off by more than the style.
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        noise = None if noise is None else noise.expand(len(x), -1, -1, -1)
         return Blockwise.apply(x, noise, strength, style)
     return plain(x, noise, strength, style)
 

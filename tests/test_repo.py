@@ -16,17 +16,17 @@ PROGRAMS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*
 LEVELS = [
     "augment command_line convolving device features files growth images loss metrics pages photos"
     " restoring sheets similarity styling wording",
-    "archives database film model plots",
+    "archives database film model plots safetensors_file",
     "dataset folding tables workers writer",
     "rosinality selection",
     "checkpoint latents parallel run_folder watchdog",
     "sampling training",
-    "best drawing evaluation meter projection recovery settings",
+    "best card drawing evaluation image_files meter onnx_file projection recovery settings",
     "directions mixing planning",
     "studio",
     "answers",
     "webpage",
-    "evaluate explore generate prepare_data project train",
+    "evaluate explore export generate prepare_data project train",
 ]
 LEVEL = {name: level for level, row in enumerate(LEVELS) for name in row.split()}
 

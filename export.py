@@ -1,0 +1,267 @@
+"""Command line: a checkpoint of train.py -> files for other programs, each with a model card.
+
+Here are the flags and what is told; onnx_file.py, safetensors_file.py, image_files.py and card.py
+write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import (
+    MAX_SEED,
+    Parser,
+    device,
+    fail,
+    integer,
+    interruptible,
+    number,
+    say,
+    tell,
+)
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
+    from card import Subject
+
+PROGRAM = "export.py"
+MAX_IMAGES = 10_000_000
+NEEDED = {"onnx": ("onnx", "onnxscript"), "safetensors": ("safetensors",)}  # packages by flag
+INSTALL = "pip install -r requirements-export.txt"
+EXAMPLES = """\
+  python export.py runs/faces --onnx faces.onnx
+  python export.py runs/faces --safetensors faces.safetensors --license cc-by-nc-4.0
+  python export.py runs/faces --images 5000 samples
+  python export.py runs/faces --images 5000 samples.zip
+
+The ONNX file takes z [batch, z_dim] and psi (1 for full variety) and gives images [batch, 3, R, R],
+in about [-1, 1], and ws; it is compared with PyTorch before it is written. With --noise input it
+also takes noise00, noise01, ..., normal numbers for each layer. generate.py and the other scripts
+open the safetensors file like a checkpoint. Pictures go flat into a new folder, as torch-fidelity
+reads it, or into a zip as NVIDIA's dataset_tool.py makes it. Beside each export NAME stands
+NAME.md, its card: data, licence, cost, metrics, use and limits."""
+
+
+def parser() -> Parser:
+    """Return the parser; here stands every default."""
+    made = Parser("Write a generator, or samples of it, for other programs.", EXAMPLES)
+    made.prog = PROGRAM
+    ckpt = "file or run folder that train.py made"
+    made.add_argument("checkpoint", type=Path, metavar="CKPT", help=ckpt)
+    add = made.add_argument
+    given = "licence for the card, such as cc-by-nc-4.0"
+    add("--license", type=licence, default="unknown", metavar="NAME", help=given)
+    add(
+        "--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps: for --images"
+    )
+    add = made.add_argument_group("the generator").add_argument
+    graph = "mapping, truncation and synthesis as an ONNX file, for any batch"
+    add("--onnx", type=ending(".onnx"), metavar="FILE", help=graph)
+    noise = "what --onnx does with noise: the same in all pictures, or given with each"
+    add("--noise", default="constant", choices=["constant", "input"], help=noise)
+    safe = "its weights as a safetensors file, with the config in the header"
+    add("--safetensors", type=ending(".safetensors"), metavar="FILE", help=safe)
+    add = made.add_argument_group("samples").add_argument
+    add("--images", nargs=2, metavar=("N", "DIR|ZIP"), help="N pictures as PNG")
+    psi = "truncation of --images; 1: none, as figures are given in papers"
+    add("--psi", type=number(-2, 2), default=1.0, metavar="X", help=psi)
+    precision = "of the convolutions of --images, as in generate.py"
+    add("--precision", default="auto", choices=["auto", "fp32", "bf16"], help=precision)
+    seed = "first seed of --images; also that of the constant noise of --onnx"
+    add("--seed", type=integer(0, MAX_SEED - MAX_IMAGES), default=0, metavar="N", help=seed)
+    return made
+
+
+def licence(text: str) -> str:
+    """Parse the name of a licence: one plain word, as it goes into the card's YAML."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,99}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name such as mit or cc-by-nc-4.0")
+    return text
+
+
+def ending(suffix: str) -> Callable[[str], Path]:
+    """Return the argparse type of file names that end with `suffix`."""
+
+    def parse(text: str) -> Path:
+        if not text.lower().endswith(suffix) or Path(text).name == suffix:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end with {suffix}")
+        return Path(text)
+
+    return parse
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the flags, as far as they can be checked without the model."""
+    made = parser()
+    args = made.parse_args(argv)
+    if not (args.onnx or args.safetensors or args.images):
+        made.error("nothing to write; expected --onnx, --safetensors or --images")
+    if args.images:
+        count, path = args.images
+        try:
+            args.count, args.images = integer(1, MAX_IMAGES)(count), Path(path)
+        except argparse.ArgumentTypeError as error:
+            made.error(f"--images: {error}")
+        if not args.images.name:
+            made.error(f"--images: {path!r} is no name for a new folder; expected one")
+    for flag in ("onnx", "safetensors", "images"):
+        path = getattr(args, flag)
+        if path and not path.parent.is_dir():
+            made.error(f"--{flag} {path}: there is no folder {path.parent}; expected one. Make it")
+        missing = [name for name in NEEDED.get(flag, ()) if not importlib.util.find_spec(name)]
+        if path and missing:
+            made.error(f"--{flag}: needs the package {' and '.join(missing)} ({INSTALL})")
+    refuse_occupied(made, args.images)
+    return args
+
+
+def refuse_occupied(made: Parser, path: Path | None) -> None:
+    """End with a usage error where pictures would come between others."""
+    if path is None or not path.exists():
+        return
+    if path.suffix.lower() != ".zip" and not (path.is_dir() and not any(path.iterdir())):
+        made.error(f"--images {path}: exists already; expected a new or empty folder, or a zip")
+    if path.suffix.lower() == ".zip" and not path.is_file():
+        made.error(f"--images {path}: is no file; expected the name of a zip")
+
+
+def export_all(args: argparse.Namespace) -> Iterator[str]:
+    """Write every export asked for, with its card, and yield a line for each.
+
+    Raises CheckpointError, DeviceError, ExportError, RunError, SamplingError or OSError.
+    """
+    import torch
+
+    from card import Subject
+    from device import choose_device
+    from sampling import load_faces
+
+    def load(where: torch.device) -> Subject:
+        return Subject(*load_faces(args.checkpoint, where, partial(tell, PROGRAM)))
+
+    cpu = torch.device("cpu")
+    chosen = choose_device(args.device) if args.images else cpu
+    subject = load(cpu if args.onnx or args.safetensors else chosen)
+    if args.onnx:
+        yield write_onnx(args, subject)
+    if args.safetensors:
+        yield write_safetensors(args, subject)
+    if args.images:
+        yield write_images(args, subject if subject.faces.device == chosen else load(chosen))
+
+
+def header(subject: Subject) -> dict[str, Any]:
+    """Return what goes with the weights: the config, the stage, and how far it was trained."""
+    from dataclasses import asdict
+
+    from checkpoint import FORMAT
+
+    kept = {name: subject.entries.get(name) for name in ("iteration", "nimg", "foreign")}
+    return {
+        "format": FORMAT,
+        "model": asdict(subject.faces.G.config),
+        "stage": list(subject.faces.stage),
+        **{name: value for name, value in kept.items() if isinstance(value, int)},
+    }
+
+
+def write_onnx(args: argparse.Namespace, subject: Subject) -> str:
+    """Write the ONNX file and its card; return the line that says so."""
+    from onnx_file import export_onnx
+
+    seed = args.seed if args.noise == "constant" else None
+    difference = export_onnx(args.onnx, subject.faces, seed, header(subject))
+    config, size = subject.faces.G.config, subject.faces.stage.resolution
+    last = f"`noise{subject.faces.layers - 1:02d}`"
+    maps = f"`noise00` to {last}: normal numbers [batch, 1, r, r] for each layer"
+    checked = "not checked: onnxruntime is not installed"
+    if difference is not None:
+        checked = f"at most {difference:.1e} from PyTorch's pictures in onnxruntime"
+    use = [
+        f"ONNX, {checked}. Inputs: `z`, normal numbers [batch, {config.z_dim}]; `psi`, one number "
+        f"(0.7 is usual, 1 gives full variety){'; ' + maps if seed is None else ''}. Outputs: "
+        f"`images` [batch, 3, {size}, {size}], red, green and blue in about [-1, 1], and `ws` "
+        f"[batch, {config.num_ws}, {config.w_dim}]. To mix faces, cut the graph at `ws`: "
+        "`onnx.utils.extract_model(FILE, PART, ['ws', ...], ['images'])`."
+    ]
+    return f"{args.onnx}: {checked}; {write_card_of(args.onnx, args, subject, use)}"
+
+
+def write_safetensors(args: argparse.Namespace, subject: Subject) -> str:
+    """Write the safetensors file and its card; return the line that says so."""
+    from safetensors_file import save_safetensors
+
+    weights = subject.faces.G.state_dict()
+    save_safetensors(args.safetensors, weights, header(subject))
+    name = args.safetensors.name
+    use = [
+        f"safetensors: `python generate.py {name}` with Retrato. The entry `config` of the "
+        "header's metadata holds, as JSON, what the networks are built from."
+    ]
+    shown = f"{args.safetensors}: {len(weights):,} tensors"
+    return f"{shown}; {write_card_of(args.safetensors, args, subject, use)}"
+
+
+def write_images(args: argparse.Namespace, subject: Subject) -> str:
+    """Write the samples and their card; return the line that says so."""
+    from tqdm import tqdm
+
+    from device import dtype_of_pictures
+    from image_files import write_samples
+
+    faces = subject.faces
+    faces.dtype = dtype_of_pictures(args.precision, faces.device)
+    seeds = range(args.seed, args.seed + args.count)
+    with tqdm(total=args.count, unit=" images", leave=False, disable=None) as bar:
+        write_samples(args.images, faces, seeds, args.psi, bar.update)
+    use = [
+        f"{args.count:,} samples as PNG: seeds {seeds[0]} to {seeds[-1]}, psi {args.psi:g}. They "
+        "are made, not photographed; no one is seen in them."
+    ]
+    return (
+        f"{args.images}: {args.count:,} pictures; {write_card_of(args.images, args, subject, use)}"
+    )
+
+
+def write_card_of(path: Path, args: argparse.Namespace, subject: Subject, use: list[str]) -> str:
+    """Write the card of the export at `path` beside it; return its name for the line."""
+    from card import write_card
+
+    card = path.with_name(f"{path.name}.md")
+    write_card(card, subject, path.name, args.license, use)
+    return f"card: {card.name}"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, and end with one line if something is wrong."""
+    from checkpoint import CheckpointError
+    from device import DeviceError, is_out_of_memory
+    from onnx_file import ExportError
+    from run_folder import RunError
+    from sampling import SamplingError
+
+    try:
+        for line in export_all(args):
+            say([line])
+    except (CheckpointError, DeviceError, ExportError, RunError, SamplingError, OSError) as error:
+        fail(PROGRAM, error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail(PROGRAM, MemoryError("out of memory; try --device cpu"))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script."""
+    args = parse_args(argv)
+    with interruptible(PROGRAM, "interrupted; finished exports stay"):
+        run(args)
+
+
+if __name__ == "__main__":
+    main()

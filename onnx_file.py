@@ -1,0 +1,149 @@
+"""A generator as an ONNX file: z -> w -> truncated ws -> images, for any runtime that reads it.
+
+The graph takes `z` [batch, z_dim] and `psi` (a number), and gives `images` [batch, 3, R, R], about
+[-1, 1], and `ws` [batch, num_ws, w_dim], from where it may be cut in two to mix styles. It is
+written once a runtime has given the same pictures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from files import replacing
+from sampling import Faces
+
+TOLERANCE = 1e-4  # of 2, the range of an image
+BATCHES = (1, 3)  # that are tried
+OPSET = 18  # of 2022: what is older cannot say all that torch writes
+CHECK_SEED, CHECK_PSI = 0, 0.7
+
+
+class ExportError(Exception):
+    """An export that is not what it should be; the message is one line for the user."""
+
+
+class ToStyles(nn.Module):
+    """The first half of the graph: z and psi to ws."""
+
+    def __init__(self, faces: Faces) -> None:
+        super().__init__()
+        self.G = faces.G
+
+    def forward(self, z: Tensor, psi: Tensor) -> Tensor:
+        """Return ws [batch, num_ws, w_dim]."""
+        return self.G.truncate(self.G.broadcast(self.G.mapping(z)), psi)
+
+
+class ToImages(nn.Module):
+    """The second half: ws and noise to images; `constant` is the noise if it is no input."""
+
+    def __init__(self, faces: Faces, constant: list[Tensor] | None) -> None:
+        super().__init__()
+        self.synthesis, self.stage, self.constant = faces.G.synthesis, faces.stage, constant
+
+    def forward(self, ws: Tensor, *noise: Tensor) -> Tensor:
+        """Return images [batch, 3, R, R]."""
+        return self.synthesis(ws, self.stage, self.constant or list(noise))
+
+
+def export_onnx(path: Path, faces: Faces, seed: int | None, config: dict[str, Any]) -> float | None:
+    """Write `faces`, on the CPU, as an ONNX file; return how much it differs from PyTorch, at most.
+
+    That is None without onnxruntime. The noise is that of `seed`, or one more input for each layer:
+    noise00, noise01, ... Raises ExportError, OSError.
+    """
+    constant = None if seed is None else faces.noise([seed])
+    content = build(faces, constant, config)
+    difference = None
+    if importlib.util.find_spec("onnxruntime"):
+        difference = largest_difference(content, faces, constant)
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"{path}: differs from PyTorch by {difference:.1e}, expected at most "
+                f"{TOLERANCE:.0e}; nothing was written. Use another checkpoint"
+            )
+    with replacing(path) as file:
+        file.write(content)
+    return difference
+
+
+def draw_inputs(faces: Faces, batch: int, constant: list[Tensor] | None) -> list[Tensor]:
+    """Return z, psi and, unless it is constant, noise to try a graph with."""
+    rng = torch.Generator().manual_seed(CHECK_SEED)
+    z = torch.randn(batch, faces.G.config.z_dim, generator=rng)
+    noise = [] if constant else faces.G.draw_noise(batch, faces.stage.resolution, rng)
+    return [z, torch.tensor(CHECK_PSI), *noise]
+
+
+def build(faces: Faces, constant: list[Tensor] | None, config: dict[str, Any]) -> bytes:
+    """Return the ONNX file. Raises ExportError.
+
+    Its halves are traced apart: as one, either would take the size of a batch from the other's
+    inputs, and could not be cut off.
+    """
+    import onnx.compose
+
+    z, psi, *noise = draw_inputs(faces, 2, constant)
+    to_styles, to_images = ToStyles(faces), ToImages(faces, constant)
+    maps = [f"noise{i:02d}" for i in range(len(noise))]
+    first = trace(to_styles, {"z": z, "psi": psi}, "ws")
+    named = dict(zip(maps, noise, strict=True))
+    second = trace(to_images, {"ws": to_styles(z, psi), **named}, "images")
+    first = onnx.compose.add_prefix(first, "mapping.", rename_inputs=False, rename_outputs=False)
+    model = onnx.compose.merge_models(first, second, [("ws", "ws")])
+    model.graph.output.append(first.graph.output[0])
+    model.metadata_props.add(key="config", value=json.dumps(config))
+    try:
+        return model.SerializeToString()
+    except ValueError as error:  # protobuf's limit
+        raise ExportError(f"--onnx: more than 2 GB, as one such file may be ({error})") from None
+
+
+def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> Any:
+    """Return the ONNX model of a module, for any batch size."""
+    batch = {0: torch.export.Dim("batch")}
+    shapes: list[Any] = [batch if tensor.ndim else None for tensor in inputs.values()]
+    if isinstance(module, ToImages):  # one argument takes all the noise, if there is any
+        shapes = [batch, (batch,) * (len(inputs) - 1)][: len(inputs)]
+    with warnings.catch_warnings(action="ignore"):  # torch's advice to those who write exporters
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple(shapes),
+            opset_version=OPSET,
+            external_data=False,
+            optimize=False,  # it drops an epsilon of 1e-8 as if it were zero
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def largest_difference(content: bytes, faces: Faces, constant: list[Tensor] | None) -> float:
+    """Return by how much images or ws of the file differ from PyTorch's, at most."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    largest = 0.0
+    for batch in BATCHES:
+        inputs = draw_inputs(faces, batch, constant)
+        given = {name: each.numpy() for name, each in zip(names, inputs, strict=True)}
+        with torch.no_grad():
+            ws = ToStyles(faces)(*inputs[:2])
+            expected = ToImages(faces, constant)(ws, *inputs[2:])
+        found = session.run(["images", "ws"], given)
+        for ours, theirs in zip((expected, ws), found, strict=True):
+            largest = max(largest, float(np.abs(ours.numpy() - theirs).max()))
+    return largest
