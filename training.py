@@ -171,7 +171,8 @@ class TrainState:
                 there, here = described(weights[key]), described(own[key])
                 if there != here:
                     raise CheckpointError(
-                        f"{name}.{key} is {there} there and {here} here; expected the same --width"
+                        f"{name}.{key} is {there} there and {here} here; expected the same "
+                        "--width, --w_dim and --mapping_layers"
                     )
                 own[key].copy_(weights[key])
         missing = self.frozen - sources["D"].keys()
@@ -204,17 +205,18 @@ class Step(NamedTuple):
 
 
 def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats:
-    """Update D, then G, then G_ema, and move the clock on; return detached figures.
+    """Update G, then D, then G_ema, and move the clock on; return detached figures.
 
-    One set of fakes serves both updates: G is not changed by D's, and its forward pass is saved.
+    One set of fakes serves both updates, which saves G's forward pass. G is first: a D that has
+    learned from these very fakes would teach how they were caught, not what faces look like.
     """
     rng = step_rng(config.seed, state.iteration, state.device)
     step = Step(config, config.growth.at(state.nimg), rng, parallel.part(config.batch))
     photos = bank.batch(config.seed, state.iteration, config.batch, step.part)
     reals = prepare_reals(photos, step)
     fakes, w = make_fakes(state.G, step)
-    stats = discriminator_step(state, step, reals, fakes.detach())
-    stats |= generator_step(state, step, fakes, reals)
+    stats = generator_step(state, step, fakes, reals)
+    stats |= discriminator_step(state, step, reals, fakes.detach())
     w_mean = w.detach().mean(dim=0)
     parallel.average([w_mean, *stats.values()])
     state.G.track_w_avg(w_mean)
