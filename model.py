@@ -34,9 +34,22 @@ class ModelConfig:
 
     resolution: int
     width: float
-    z_dim: int = 512
-    w_dim: int = 512
-    mapping_layers: int = 8
+    z_dim: int
+    w_dim: int
+    mapping_layers: int
+
+    @classmethod
+    def of(
+        cls, resolution: int, width: float, w_dim: int | None = None, layers: int | None = None
+    ) -> ModelConfig:
+        """Return what train.py builds: where None is given, z and w are as narrow as the maps.
+
+        Not 512 and eight layers at any width as in the paper: a style moves at each of Adam's steps
+        in proportion to the length of w, and the more layers there are, the more alike are the w
+        of all z. Both kept short runs from learning shapes (doc/decisions.md, "Recipe").
+        """
+        dim = w_dim or max(1, round(512 * width))
+        return cls(resolution, width, dim, dim, layers or 2)
 
     def channels(self, resolution: int) -> int:
         """Return the feature maps at `resolution`: min(512, 16384 / resolution) times the width."""
@@ -147,7 +160,7 @@ class SynthesisLayer(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z -> w: normalised, then eight dense layers (Karras et al. 2019, sec. 2)."""
+    """z -> w: normalised, then dense layers (Karras et al. 2019, sec. 2)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -35,6 +35,7 @@ from model import Generator
 
 # What runs had before there were such flags.
 EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0, "more_ema": False}
+EARLIER |= {"w_dim": 512, "mapping_layers": 8}
 GRID = (4, 8)  # rows and columns of a sample grid
 
 

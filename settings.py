@@ -11,6 +11,7 @@ from command_line import MAX_SEED, Parser, device, integer, number, resolution
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
 
+    from model import ModelConfig
     from training import TrainConfig
 
 EXAMPLES = """\
@@ -81,6 +82,10 @@ def add_learning_flags(parser: Parser) -> None:
     add = model.add_argument
     width = "channels relative to 512 at 4-32 px, 256 at 64 px, ..."
     add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help=width)
+    dim = "length of z and w (default: 512 times the width)"
+    add("--w_dim", type=integer(1, 4096), metavar="N", help=dim)
+    depth = "layers from z to w (default: 2)"
+    add("--mapping_layers", type=integer(1, 64), metavar="N", help=depth)
     loss = "logistic with R1, Wasserstein, or relativistic pairs with R1 and R2"
     add("--loss", default="r1", choices=["r1", "wgan-gp", "rpgan"], help=loss)
     rate = number(0, 1, above=True)
@@ -111,6 +116,15 @@ def refuse_freezing(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--freeze_d {args.freeze_d}: at --max_size {args.max_size} at most {most}")
     if args.freeze_d and not args.init_from:
         parser.error(f"--freeze_d {args.freeze_d}: needs a D that has learned. Give --init_from")
+
+
+def model_config(args: argparse.Namespace, before: dict[str, Any]) -> ModelConfig:
+    """Return what the networks are built from; a run that goes on keeps what `before` has."""
+    from model import ModelConfig
+
+    w_dim = args.w_dim or before.get("w_dim")
+    layers = args.mapping_layers or before.get("mapping_layers")
+    return ModelConfig.of(args.max_size, args.width, w_dim, layers)
 
 
 def train_config(

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from command_line import fail, interruptible, say, tell
-from settings import parse_args, train_config
+from settings import model_config, parse_args, train_config
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
 
     from dataset import ImageBank
     from meter import Meter
+    from model import ModelConfig
     from planning import End
     from run_folder import RunLog, Signals
     from training import TrainConfig, TrainState
@@ -121,7 +122,7 @@ def begin_trial(
     decided = {"width": width, "batch": batch, "iterations": args.iterations or 1}
     args = argparse.Namespace(**{**vars(args), **decided})
     config = train_config(args, device, before)
-    return config, new_state(args, config, device)
+    return config, new_state(args, model_config(args, before), config, device)
 
 
 def lead(args: argparse.Namespace, bank: ImageBank) -> int:
@@ -130,13 +131,16 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
     import recovery
     import run_folder
 
-    config = train_config(args, bank.device, run_folder.read_config(args.out))
-    asked = {**vars(args), **vars(config), "data": bank.digest, "threads": threads()}
+    before = run_folder.read_config(args.out)
+    model, config = model_config(args, before), train_config(args, bank.device, before)
+    asked = {**vars(args), **vars(config)}
+    asked |= {"w_dim": model.w_dim, "mapping_layers": model.mapping_layers}
+    asked |= {"data": bank.digest, "threads": threads()}
     for name in ("out", "dry_run", "start"):  # a run folder may be moved
         del asked[name]
     asked = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
     changed = run_folder.differences(args.out, asked, MAY_CHANGE)
-    state = new_state(args, config, bank.device)
+    state = new_state(args, model, config, bank.device)
     inform = partial(tell, PROGRAM)
     fresh = not recovery.resume(state, args.out, inform)
     if fresh and args.init_from:
@@ -161,13 +165,13 @@ def follow(args: argparse.Namespace, bank: ImageBank) -> int:
 
     signals = Signals()
     while True:
-        config, digest, entries = parallel.from_first(None)
+        model, config, digest, entries = parallel.from_first(None)
         if digest != bank.digest:
             raise parallel.ParallelError(
                 f"{args.lmdb}: other photos than those of the first process; expected copies of "
                 "one database on all machines"
             )
-        state = new_state(args, config, bank.device)
+        state = new_state(args, model, config, bank.device)
         state.restore(entries)
         while True:
             stop = parallel.highest(signals.received, bank.device)
@@ -178,13 +182,14 @@ def follow(args: argparse.Namespace, bank: ImageBank) -> int:
             return EXIT_CODES.get(stop, 0)
 
 
-def new_state(args: argparse.Namespace, config: TrainConfig, device: torch.device) -> TrainState:
+def new_state(
+    args: argparse.Namespace, model: ModelConfig, config: TrainConfig, device: torch.device
+) -> TrainState:
     """Return the state of a run that begins, compiled if that is wanted and possible."""
     from device import can_compile
-    from model import ModelConfig
     from training import TrainState
 
-    state = TrainState(ModelConfig(args.max_size, args.width), config, device)
+    state = TrainState(model, config, device)
     if args.compile == "on" or (args.compile == "auto" and device.type == "cuda"):
         if can_compile(device):
             state.compile()
@@ -226,7 +231,7 @@ def keep_training(
 
     signals, end = Signals(), End(config, args, state.iteration)
     while True:
-        parallel.from_first((config, bank.digest, state.entries()))
+        parallel.from_first((state.config, config, bank.digest, state.entries()))
         try:
             train(state, end, bank, args, signals)
             break

@@ -32,7 +32,7 @@ def our_checkpoint(path: Path, args: argparse.Namespace) -> None:
     from growth import Stage
     from model import Generator, ModelConfig
 
-    config = ModelConfig(args.resolution, args.width)
+    config = ModelConfig.of(args.resolution, args.width)
     entries = {"G_ema": Generator(config).state_dict(), "iteration": 0, "nimg": 0}
     checkpoint.save(path, config, {**entries, "stage": list(Stage(args.resolution, 1.0))})
 

@@ -48,7 +48,7 @@ class OurTraining:
             seed=0,
         )
         self.nimg = 2 * PHASE * (resolution.bit_length() - self.config.init_size.bit_length())
-        self.state = TrainState(ModelConfig(max_size, width), self.config, device)
+        self.state = TrainState(ModelConfig.of(max_size, width), self.config, device)
         self.bank = ImageBank(database, max_size, device)
 
     @property

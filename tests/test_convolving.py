@@ -97,7 +97,7 @@ def test_r1_has_the_gradient_that_plain_convolutions_give_it(monkeypatch):
     def plain(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
         return F.conv2d(x, weight, bias, stride, padding_for(weight))
 
-    D = Discriminator(ModelConfig(16, 0.03)).double()
+    D = Discriminator(ModelConfig.of(16, 0.03)).double()
     found = []
     for slow in (False, True):
         if slow:

@@ -69,7 +69,7 @@ def layers_with_gain(wide: ModelConfig) -> list[tuple[str, nn.Module, float]]:
 
 
 def test_the_weights_of_every_layer_start_with_the_variance_of_xavier():
-    layers = layers_with_gain(ModelConfig(16, 0.06, z_dim=64, w_dim=64))
+    layers = layers_with_gain(ModelConfig.of(16, 0.06, w_dim=64, layers=8))
     assert len(layers) == 8 + 6 + 5 + 3 + 3 + 4 + 3  # mapping, style, G, ToRGB, FromRGB, D
     standardised = []
     for name, layer, gain in layers:
@@ -125,7 +125,7 @@ def test_activations_and_gradients_of_a_convolution_balance_around_one(channels)
 
 
 def test_every_layer_of_a_new_generator_puts_out_maps_of_like_size():
-    G = Generator(ModelConfig(64, 0.06)).requires_grad_(False)
+    G = Generator(ModelConfig.of(64, 0.06, 512, 8)).requires_grad_(False)
     sizes: list[float] = []
     for layer in G.synthesis.layers:
         layer.register_forward_hook(lambda _, __, y: sizes.append(y.square().mean().item()))
@@ -162,12 +162,14 @@ def test_the_mapping_network_learns_a_hundred_times_slower():
 
 
 def test_channels_are_those_of_the_official_networks():
-    config = ModelConfig(1024, 1)
+    config = ModelConfig.of(1024, 1)
     table = [config.channels(r) for r in config.resolutions]
     assert table == [512, 512, 512, 512, 256, 128, 64, 32, 16]
-    assert [ModelConfig(64, 0.25).channels(r) for r in (4, 32, 64)] == [128, 128, 64]
-    assert ModelConfig(64, 0.001).channels(64) == 1
-    assert [ModelConfig(r, 1).num_ws for r in (4, 8, 64, 1024)] == [2, 4, 10, 18]
+    assert [ModelConfig.of(64, 0.25).channels(r) for r in (4, 32, 64)] == [128, 128, 64]
+    assert ModelConfig.of(64, 0.001).channels(64) == 1
+    assert [ModelConfig.of(64, width).w_dim for width in (1, 0.125, 0.001)] == [512, 64, 1]
+    assert ModelConfig.of(64, 0.25, 512, 8) == ModelConfig(64, 0.25, 512, 512, 8)
+    assert [ModelConfig.of(r, 1).num_ws for r in (4, 8, 64, 1024)] == [2, 4, 10, 18]
 
 
 # Convolutions

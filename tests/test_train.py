@@ -249,9 +249,9 @@ def test_a_run_is_finetuned_with_a_frozen_d_and_goes_on(tiny_lmdb: Path, tmp_pat
     assert {name for name in old if ".8." in name} <= kept < old.keys()
 
 
-def test_a_run_begun_before_augmentation_goes_on(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_a_run_begun_before_there_were_some_flags_goes_on(tiny_lmdb: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert run(tiny_lmdb, out) == 0
+    assert run(tiny_lmdb, out, "--w_dim", "512", "--mapping_layers", "8") == 0
     config = {k: v for k, v in config_of(out).items() if k not in run_folder.EARLIER}
     (out / "config.json").write_text(json.dumps(config))
     entries = {k: v for k, v in checkpoint.load(out / "latest.pt").items() if k != "ada"}
