@@ -123,7 +123,7 @@ def test_photos_of_one_name_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_a_face_of_the_generator_is_found_again(faces: Faces) -> None:
-    target = to_float(faces.render(faces.ws([3], 0.7), [0 * n for n in faces.noise([0])]))
+    target = to_float(faces.render(faces.ws([20], 0.7), [0 * n for n in faces.noise([0])]))
     projector = Projector(faces, None, 60, torch.float32)
     counts = []
     found = projector.project(target, 0, counts.append)
