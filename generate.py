@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from command_line import (
     MAX_SEED,
     PSI,
+    STEPS,
     Parser,
     device,
     fail,
@@ -29,6 +30,7 @@ from command_line import (
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from drawing import Job
+    from projection import Projector
     from sampling import Faces
 
 PROGRAM = "generate.py"
@@ -42,7 +44,7 @@ EXAMPLES = """\
   python generate.py runs/faces
   python generate.py runs/faces/snapshots/010000.pt --seeds 0-63,85 --singles --psi 1
   python generate.py runs/faces --mix_seeds 3,5,8 20-29 --mix_layers coarse,0-1 --film webp
-  python generate.py runs/faces --mix 3 runs/faces/projected/me.npz
+  python generate.py runs/faces --mix 3 me.jpg
   python generate.py runs/faces --mix 3 5 8 --give 'A:coarse=0.5 B:middle,8-9'
   python generate.py runs/faces --directions
 
@@ -52,8 +54,9 @@ coarse is the layers of 4 and 8 px (0-3), middle those of 16 and 32 px (4-7), fi
 the top row, all other layers from the face to the left; both faces are shown as they look with the
 noise of the mix. --mix, --directions and --direction draw their own sheet and nothing else. In
 --give, what of a layer nobody was told to give comes in equal parts from the faces that were not
-named for it. The same seed is the same picture, however many are made and with whatever flags
-but --psi. Pictures of the same names in the folder are replaced."""
+named for it. A photo is first found as project.py finds it, and its styles are kept as an .npz file
+beside the sheet. The same seed is the same picture, however many are made and with whatever flags
+but --psi. Files of the same names in the folder are replaced."""
 
 
 def parser() -> Parser:
@@ -82,7 +85,7 @@ def parser() -> Parser:
     add("--mix_seeds", type=seeds, nargs=2, metavar=("LEFT", "TOP"), help=mixed)
     layers = "layers from the top face; with commas, a mix for each (default: coarse,middle,fine)"
     add("--mix_layers", type=mix_layers, metavar="LAYERS", help=f"such as coarse,0-3: {layers}")
-    mixed = "2 to 8 faces, each a seed or an .npz file; of two, every border between layers"
+    mixed = "2 to 8 faces: seeds, photos or .npz files; of two, every border between layers"
     add("--mix", nargs="+", type=face, metavar="A B", help=mixed)
     given = "who of --mix gives which layers to a third face: 'A:coarse=0.5 B:middle,8-9'"
     add("--give", type=gifts, metavar="WHO", help=given)
@@ -137,10 +140,12 @@ def mix_layers(text: str) -> list[str]:
 
 
 def face(text: str) -> str:
-    """Parse a face to mix: a seed, or the name of a file of styles."""
+    """Parse a face to mix: a seed, or the name of a photo or a file of styles."""
     if text.isdecimal():
         return str(integer(0, MAX_SEED)(text))
-    return str(w_file(text))
+    if not os.path.exists(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a seed nor a file")
+    return text
 
 
 def w_file(text: str) -> Path:
@@ -210,7 +215,8 @@ def check_sources(made: Parser, args: argparse.Namespace) -> None:
 def draw_all(args: argparse.Namespace) -> list[str]:
     """Make every picture asked for and return a line for each.
 
-    Raises FlagError, CheckpointError, DeviceError, LatentsError, SamplingError or OSError.
+    Raises FlagError, CheckpointError, DeviceError, LatentsError, PhotoError, SamplingError or
+    OSError.
     """
     from tqdm import tqdm
 
@@ -221,15 +227,17 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     from sampling import load_faces
 
     history = progress_paths(args.checkpoint) if args.progress else []
-    faces, file, entries = load_faces(
-        args.checkpoint, choose_device(args.device), partial(tell, PROGRAM)
-    )
+    loaded = load_faces(args.checkpoint, choose_device(args.device), partial(tell, PROGRAM))
+    faces, file, entries = loaded
     faces.dtype = dtype_of_pictures(args.precision, faces.device)
     latents = load_latents(args.w_in, faces.G, faces.stage.resolution) if args.w_in else None
     if latents:
         args.seeds = args.film_seeds = args.direction_seeds = range(len(latents.ws))
-    plan = plan_sheet if args.mix or args.directions or args.direction is not None else plan_grids
-    total, draw = plan(args, faces)
+    if args.mix:
+        total, draw = plan_mix(args, loaded)
+    else:
+        plan = plan_directions if args.directions or args.direction is not None else plan_grids
+        total, draw = plan(args, faces)
     say([describe(file, faces, entries)])
     # The bar shows on a terminal only, and only when there is something to wait for.
     hidden = None if total > 4 * faces.batch else True
@@ -259,27 +267,47 @@ def plan_grids(args: argparse.Namespace, faces: Faces) -> Plan:
     return planned(args, faces, len(mixes)), draw
 
 
-def plan_sheet(args: argparse.Namespace, faces: Faces) -> Plan:
-    """Return the plan of the one sheet of --mix, --directions or --direction.
-
-    Raises FlagError or LatentsError.
-    """
+def plan_directions(args: argparse.Namespace, faces: Faces) -> Plan:
+    """Return the plan of the one sheet of --directions or --direction."""
     import directions
-    import mixing
 
     if args.directions:
         numbers = args.direction_seeds[:MOST_FACES]
         count = directions.COUNT * len(directions.SHOWN) * len(numbers)
         return count, partial(directions.draw_directions, numbers=numbers)
-    if args.direction is not None:
-        numbers = args.direction_seeds
-        count = directions.STRENGTHS * len(numbers)
-        return count, partial(directions.draw_direction, numbers=numbers)
-    chosen = [mixing.read_face(text, faces, args.psi) for text in args.mix]
-    if args.give is None:
-        return 2 * (faces.layers + 1), partial(mixing.draw_crossover, chosen=chosen)
-    weights = mixing.shares(args.give, len(chosen), faces)
-    return len(chosen) + 1, partial(mixing.draw_third, chosen=chosen, weights=weights)
+    numbers = args.direction_seeds
+    count = directions.STRENGTHS * len(numbers)
+    return count, partial(directions.draw_direction, numbers=numbers)
+
+
+def plan_mix(args: argparse.Namespace, loaded: tuple[Faces, Path, dict[str, Any]]) -> Plan:
+    """Return the plan of the one sheet of --mix. Raises FlagError or LatentsError.
+
+    What takes long, to find photos, is left to the drawing.
+    """
+    import mixing
+    from projection import load_projector
+
+    faces = loaded[0]
+    weights = None if args.give is None else mixing.shares(args.give, len(args.mix), faces)
+    photos = list(dict.fromkeys(Path(text) for text in args.mix if mixing.is_photo(text)))
+    known = {
+        text: mixing.read_face(text, faces, args.psi)
+        for text in args.mix
+        if not mixing.is_photo(text)
+    }
+
+    def load() -> Projector:
+        return load_projector(loaded, STEPS, args.precision, partial(tell, PROGRAM))
+
+    def draw(job: Job) -> list[str]:
+        found, lines = mixing.find_photos(job, photos, load) if photos else ({}, [])
+        chosen = [known[text] if text in known else found[Path(text)] for text in args.mix]
+        if weights is None:
+            return lines + mixing.draw_crossover(job, chosen)
+        return lines + mixing.draw_third(job, chosen, weights)
+
+    return 2 * (faces.layers + 1) if weights is None else len(args.mix) + 1, draw
 
 
 def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
@@ -297,6 +325,7 @@ def run(args: argparse.Namespace) -> None:
     from device import DeviceError, is_out_of_memory
     from drawing import FlagError
     from latents import LatentsError
+    from photos import PhotoError
     from sampling import SamplingError
 
     try:
@@ -305,6 +334,8 @@ def run(args: argparse.Namespace) -> None:
         parser().error(str(error))
     except (CheckpointError, DeviceError, LatentsError, SamplingError, OSError) as error:
         fail(PROGRAM, error)
+    except PhotoError as error:
+        fail(PROGRAM, PhotoError(f"--mix {error}, or an .npz file of styles"))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as brief
@@ -23,6 +24,7 @@ from files import replacing
 from model import Generator
 
 FORMAT = 1
+LONGEST_NAME = 200  # bytes of a photo's name; a file has at most 255, with all that is added
 
 
 class LatentsError(Exception):
@@ -59,6 +61,21 @@ def save_latents(path: Path, G: Generator, latents: Latents) -> None:
     arrays |= {f"noise{i:02d}": maps.cpu().numpy() for i, maps in enumerate(latents.noise)}
     with replacing(path) as file:
         np.savez(file, **arrays)
+
+
+def unique_names(photos: Sequence[Path]) -> list[str]:
+    """Return what the files of photos' faces are called: their names without endings.
+
+    From the second of a name on they are numbered.
+    """
+    names: list[str] = []
+    for path in photos:
+        stem = os.fsdecode(os.fsencode(path.stem)[:LONGEST_NAME])
+        name, count = stem, 2
+        while name in names:
+            name, count = f"{stem}_{count}", count + 1
+        names.append(name)
+    return names
 
 
 def load_latents(path: Path, G: Generator, resolution: int) -> Latents:

@@ -1,23 +1,26 @@
 """Mixing as an instrument: what each of two faces gives to a third, layer by layer.
 
-A face is a seed or a file of styles. A layer's noise goes where its style goes; faces of seeds
-share one noise, so that between them only styles differ.
+A face is a seed, a file of styles or a photo. A layer's noise goes where its style goes; faces of
+seeds share one noise, so that between them only styles differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from drawing import SHARED_NOISE, FlagError, Job, find_layers
-from images import write_image
-from latents import Latents, load_latents, save_latents
+from images import to_uint8, write_image
+from latents import Latents, load_latents, save_latents, unique_names
+from projection import Projector, as_trained, read_photos
 from sampling import Faces
 from sheets import Row, difference, heat, sheet
+from similarity import psnr
 
 MOST = 128.0  # of 255: the change that is brightest in a heat map
 NAMES = "ABCDEFGH"  # of the faces of --mix
@@ -42,6 +45,37 @@ def read_face(text: str, faces: Faces, psi: float) -> Face:
     path = Path(text)
     latents = load_latents(path, faces.G, faces.stage.resolution)
     return Face(path.stem[:20], latents.ws[:1], [maps[:1] for maps in latents.noise])
+
+
+def is_photo(text: str) -> bool:
+    """Return whether a face of --mix is a photo: neither a seed nor a file of styles."""
+    return not text.isdecimal() and not text.endswith(".npz")
+
+
+def find_photos(
+    job: Job, paths: Sequence[Path], load: Callable[[], Projector]
+) -> tuple[dict[Path, Face], list[str]]:
+    """Find photos as project.py does and keep their styles; return the faces and what was written.
+
+    `load` gives the projector once the photos are known to be sound. Raises PhotoError.
+    """
+    faces = job.faces
+    targets = as_trained(read_photos(paths, faces), faces).to(faces.device)
+    projector = load()
+    with tqdm(total=len(paths) * projector.steps, unit=" steps", leave=False, disable=None) as bar:
+        projection = projector.project(targets, 0, bar.update)
+    latents, ratios = projection.latents, psnr(to_uint8(targets).cpu(), projection.way[-1])
+    found, lines = {}, []
+    for i, (photo, name) in enumerate(zip(paths, unique_names(paths), strict=True)):
+        one = slice(i, i + 1)
+        face = Face(name[:20], latents.ws[one], [maps[one] for maps in latents.noise])
+        kept = job.path(f"{name}.npz")
+        save_latents(kept, faces.G, Latents(face.ws, face.noise))
+        lines.append(
+            f"{kept}: {photo}, PSNR {ratios[i]:.2f} dB; --mix with this file spares the search"
+        )
+        found[photo] = face
+    return found, lines
 
 
 def blend(chosen: Sequence[Face], weights: Tensor) -> Latents:

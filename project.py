@@ -6,7 +6,6 @@ A photo is prepared by the function that prepared the data. The search itself is
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,6 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
 
 PROGRAM = "project.py"
 FILM_PHOTOS = 8  # at most in the film, side by side
-LONGEST_NAME = 200  # bytes of a photo's name; a file has at most 255, with all that is added
 FILM_PX = 128  # of each of them, at least
 FILM_MS, FILM_HOLD_MS = 100, 2000  # of each frame, and of the last
 MOST = 64.0  # of 255: the difference that is brightest on the sheet
@@ -85,24 +83,20 @@ def project_all(args: argparse.Namespace) -> list[str]:
 
     Raises PhotoError, CheckpointError, DeviceError, SamplingError or OSError.
     """
-    import torch
     from tqdm import tqdm
 
-    from checkpoint import load_discriminator
-    from device import choose_device, choose_precision
+    from device import choose_device
     from drawing import default_out
     from images import to_uint8
-    from projection import Projector, as_trained, read_photos
+    from projection import as_trained, load_projector, read_photos
     from sampling import load_faces
 
     device = choose_device(args.device)
-    faces, file, entries = load_faces(args.checkpoint, device, partial(tell, PROGRAM))
+    told = partial(tell, PROGRAM)
+    loaded = load_faces(args.checkpoint, device, told)
+    faces, file, _ = loaded
     targets = as_trained(read_photos(args.photos, faces), faces).to(device)
-    D = load_discriminator(file, entries, faces.G)
-    if D is None:
-        tell(PROGRAM, f"{file}: has no discriminator; pixels alone are compared")
-    exact = choose_precision(args.precision, device) != "bf16"
-    projector = Projector(faces, D, args.steps, torch.float32 if exact else torch.bfloat16)
+    projector = load_projector(loaded, args.steps, args.precision, told)
     total = len(targets) * args.steps
     with tqdm(total=total, unit=" steps", leave=False, disable=None) as bar:
         projection = projector.project(targets, args.seed, bar.update)
@@ -116,7 +110,7 @@ def write_all(
 ) -> list[str]:
     """Write a file of styles for each photo, the sheet and the film; return what was written."""
     from images import write_image
-    from latents import Latents, save_latents
+    from latents import Latents, save_latents, unique_names
     from similarity import psnr, ssim
 
     latents, reached = projection.latents, projection.way[-1]
@@ -133,18 +127,6 @@ def write_all(
     write_image(draw_sheet(targets, reached, labels, mean), path)
     lines.append(f"{path}: {len(paths):,} photos, mean {mean}")
     return [*lines, write_way(out / "projection.webp", targets, projection.way)]
-
-
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """Return the photos' names without endings, numbered from the second of a name on."""
-    names: list[str] = []
-    for path in paths:
-        stem = os.fsdecode(os.fsencode(path.stem)[:LONGEST_NAME])
-        name, count = stem, 2
-        while name in names:
-            name, count = f"{stem}_{count}", count + 1
-        names.append(name)
-    return names
 
 
 def draw_sheet(targets: Tensor, reached: Tensor, labels: Sequence[str], mean: str) -> Image.Image:

@@ -12,13 +12,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import checkpoint
 from command_line import PSI
+from device import choose_precision
 from images import fade, shrink, to_float, to_uint8
 from latents import Latents
 from model import Discriminator
@@ -70,13 +73,14 @@ def as_trained(photos: Tensor, faces: Faces) -> Tensor:
 class Projector:
     """Projects photos with a generator and, where there is one, the eye of its discriminator.
 
-    `dtype` is what the convolutions of the search compute in; the pictures at its end are float32.
+    `dtype` is what the convolutions of the search compute in; the samples that it begins with and
+    the pictures at its end are float32.
     """
 
     def __init__(
         self, faces: Faces, D: Discriminator | None, steps: int, dtype: torch.dtype
     ) -> None:
-        self.faces = faces
+        self.faces = Faces(faces.G, faces.stage, faces.batch)
         self.features = Features(D, faces) if D else None
         self.steps = steps
         self.dtype = dtype
@@ -132,6 +136,24 @@ class Projector:
             moved(len(targets))
         last = Latents((G.w_avg + away * self.unit).detach(), [maps.detach() for maps in noise])
         return Projection(last, [*way, self.faces.render(last.ws, last.noise)])
+
+
+def load_projector(
+    loaded: tuple[Faces, Path, dict[str, Any]],
+    steps: int,
+    precision: str,
+    tell: Callable[[str], object],
+) -> Projector:
+    """Return a projector for what load_faces returned, with the run's discriminator as its eye.
+
+    Where the file has none, that is told. Raises CheckpointError.
+    """
+    faces, file, entries = loaded
+    D = checkpoint.load_discriminator(file, entries, faces.G)
+    if D is None:
+        tell(f"{file}: has no discriminator; pixels alone are compared")
+    exact = choose_precision(precision, faces.device) != "bf16"
+    return Projector(faces, D, steps, torch.float32 if exact else torch.bfloat16)
 
 
 def rate(done: float) -> float:

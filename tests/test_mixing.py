@@ -243,4 +243,4 @@ def test_styles_of_another_generator_are_one_line(
     capsys.readouterr()
     for flags in (("--w_in", tmp_path / "w.npz"), ("--mix", tmp_path / "w.npz", 2)):
         assert "another generator" in refused(capsys, 1, snapshot, *flags)
-    assert "No such file" in refused(capsys, 1, snapshot, "--mix", 1, tmp_path / "none.npz")
+    assert "neither a seed nor" in refused(capsys, 2, snapshot, "--mix", 1, tmp_path / "none.npz")

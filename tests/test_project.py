@@ -1,8 +1,11 @@
 """project.py: photos in, styles that show them out, and one line for what cannot be."""
 
+import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +18,10 @@ import checkpoint
 import command_line
 import project
 import projection
+from faults.run import ENV, SECONDS, Ended, command, fork
 from growth import Stage
 from images import to_float
-from latents import load_latents
+from latents import load_latents, unique_names
 from model import Discriminator, Generator, ModelConfig
 from projection import Projector, as_trained, pyramid_error, rate
 from sampling import Faces, load_faces
@@ -118,8 +122,8 @@ def test_the_same_seed_is_the_same_projection(
 
 def test_photos_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     paths = [Path(folder, "me.jpg") for folder in ("a", "b", "c")]
-    assert project.unique_names(paths) == ["me", "me_2", "me_3"]
-    assert project.unique_names([Path("me_2.jpg"), *paths[:2]]) == ["me_2", "me", "me_3"]
+    assert unique_names(paths) == ["me", "me_2", "me_3"]
+    assert unique_names([Path("me_2.jpg"), *paths[:2]]) == ["me_2", "me", "me_3"]
 
 
 def test_a_face_of_the_generator_is_found_again(faces: Faces) -> None:
@@ -226,3 +230,83 @@ def test_usage_errors_and_wrong_checkpoints_are_one_line(
     refused(capsys, 1, photos[0], tmp_path)
     broken = make(tmp_path / "broken.pt", D={"conv.weight": torch.zeros(1)})
     assert "in this model" in refused(capsys, 1, photos[0], broken, *QUICK)
+
+
+def mix(run: Path, *sides: object) -> Ended:
+    return fork("generate.py", run, "--mix", *sides, small=False)
+
+
+def test_a_photo_is_mixed_as_the_styles_that_project_finds(
+    run: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    own, a, b = (tmp_path / name for name in ("own", "a", "b"))
+    told = fork("project.py", photos[0], run, "--out", own, small=False).succeeded().out
+    mixed = mix(run, 5, photos[0], "--out", a).succeeded()
+    assert set(os.listdir(a)) == {"crossover.png", "one.npz"}
+    assert (a / "one.npz").read_bytes() == (own / "one.npz").read_bytes()
+    (line,) = [line for line in mixed.out.splitlines() if line.startswith(str(a / "one.npz"))]
+    assert told.split("PSNR ")[1].split(" dB")[0] in line
+    assert "--mix" in line  # that takes the file from now on
+    again = mix(run, 5, a / "one.npz", "--out", b).succeeded()
+    assert os.listdir(b) == ["crossover.png"]
+    assert "PSNR" not in again.out
+    assert (b / "crossover.png").read_bytes() == (a / "crossover.png").read_bytes()
+
+
+def test_each_photo_is_projected_once_and_kept_under_a_name_of_its_own(
+    run: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "one.png"
+    Image.new("RGB", (40, 40), "red").save(other)
+    again = photos[0].parent / "." / photos[0].name
+    given = ("--give", "A:coarse B:middle", "--w_out", tmp_path / "third.npz")
+    sides = (photos[0], 7, str(again), other, *given, "--out", tmp_path / "out")
+    told = mix(run, *sides).succeeded().out
+    assert set(os.listdir(tmp_path / "out")) == {"third.png", "one.npz", "one_2.npz"}
+    assert told.count("PSNR") == 2
+    kept = [(tmp_path / "out" / name).read_bytes() for name in ("one.npz", "one_2.npz")]
+    assert kept[0] != kept[1]
+
+
+def test_a_face_that_is_none_is_one_line_before_any_search(
+    run: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    text, styles, out = tmp_path / "text.jpg", tmp_path / "text.npz", tmp_path / "out"
+    text.write_text("no photo")
+    styles.write_text("no styles")
+    for code, sides, reason in (
+        (2, ["none.jpg"], "'none.jpg' is neither a seed nor a file"),
+        (2, ["none.npz"], "'none.npz' is neither a seed nor a file"),
+        (2, ["3.5"], "'3.5' is neither a seed nor a file"),
+        (2, [photos[0], "--give", "A:8-9"], "--give 8-9: expected layers within 0-5"),
+        (1, [text], f"--mix {text}: not an image"),
+        (1, [text], "expected a photo such as a JPEG or PNG, or an .npz file"),
+        (1, [tmp_path], f"--mix {tmp_path}: not a regular file"),
+        (1, [styles], f"{styles}: damaged or not a file of styles"),
+    ):
+        ended = mix(run, photos[0], *sides, "--out", out)
+        assert reason in ended.failed(code)
+        assert len(ended.told) == 1
+    assert not out.exists()
+
+
+def test_photos_are_mixed_without_a_discriminator_too(photos: list[Path], tmp_path: Path) -> None:
+    snapshot = make(tmp_path / "snapshot.pt", with_d=False)
+    ended = mix(snapshot, 1, photos[0]).succeeded()
+    assert "no discriminator; pixels alone" in ended.err
+    assert set(os.listdir(tmp_path / "generated")) == {"crossover.png", "one.npz"}
+
+
+def test_a_bar_shows_how_far_the_search_is(run: Path, photos: list[Path], tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    argv = command("generate.py", run, "--mix", 1, photos[0], "--out", tmp_path / "out")
+    with open(ours, "rb", buffering=0) as terminal:
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=theirs, env=ENV)
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # how Linux says that nobody writes any more
+            while piece := terminal.read(4096):
+                said += piece
+        assert process.wait(SECONDS) == 0
+    assert b"/100 [" in said
