@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,8 @@ def add_learning_flags(parser: Parser) -> None:
     loss = "logistic with R1, Wasserstein, or relativistic pairs with R1 and R2"
     add("--loss", default="r1", choices=["r1", "wgan-gp", "rpgan"], help=loss)
     rate = number(0, 1, above=True)
-    add("--lr", type=rate, default=0.001, metavar="X", help="Adam's learning rate")
+    narrow = "Adam's learning rate (default: 0.001 / sqrt(width))"
+    add("--lr", type=rate, metavar="X", help=narrow)
     add("--d_lr", type=rate, metavar="X", help="that of D, if it differs from --lr")
     gamma = "weight of R1 (and R2); 0: none"
     add("--r1_gamma", type=number(0), default=1.0, metavar="X", help=gamma)
@@ -132,13 +134,16 @@ def train_config(
 ) -> TrainConfig:
     """Return the settings with everything left open decided.
 
-    A run that goes on keeps the phase of `before`: a longer one must not move its growth.
+    A run that goes on keeps the phase of `before`: a longer one must not move its growth. A step
+    of Adam moves what a layer gives by the rate times the square root of its inputs, so narrow
+    networks take longer steps.
     """
     from device import choose_precision
     from training import TrainConfig
 
     doublings = (args.max_size // args.init_size).bit_length() - 1
     half_run = args.iterations * args.batch // 2
+    lr = args.lr or before.get("lr") or round(0.001 / math.sqrt(args.width), 6)
     phase = args.phase or before.get("phase") or max(1, half_run // max(1, 2 * doublings))
     return TrainConfig(
         init_size=args.init_size,
@@ -146,8 +151,8 @@ def train_config(
         iterations=args.iterations,
         batch=args.batch,
         phase=phase,
-        lr=args.lr,
-        d_lr=args.d_lr or args.lr,
+        lr=lr,
+        d_lr=args.d_lr or lr,
         loss=args.loss,
         r1_gamma=args.r1_gamma,
         r1_every=args.r1_every,

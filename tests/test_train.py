@@ -196,6 +196,19 @@ def test_defaults_are_the_ones_promised(tmp_path: Path) -> None:
     assert config.growth.images * 2 == pytest.approx(config.iterations * config.batch, rel=1e-3)
 
 
+@pytest.mark.parametrize(("width", "lr"), [("1", 0.001), ("0.25", 0.002), ("0.0625", 0.004)])
+def test_narrow_networks_take_longer_steps_unless_told(width: str, lr: float) -> None:
+    def rates(*flags: str, **before: float) -> tuple[float, float]:
+        args = train.parse_args(["faces.lmdb", "--width", width, *flags])
+        config = train.train_config(args, torch.device("cpu"), before)
+        return config.lr, config.d_lr
+
+    assert rates() == (lr, lr)
+    assert rates("--d_lr", "0.003") == (lr, 0.003)
+    assert rates("--lr", "0.01") == (0.01, 0.01)
+    assert rates(lr=0.5) == (0.5, 0.5)  # a run that goes on
+
+
 def test_a_longer_name_of_the_lmdb_and_a_slash_at_its_end_give_the_same_run(tmp_path: Path) -> None:
     assert train.parse_args([f"{tmp_path}/faces.lmdb/"]).out == Path("runs/faces")
 
