@@ -15,8 +15,7 @@ demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos --size 96
 	$(VENV)/python prepare_data.py $(OUT)/photos $(OUT)/faces.lmdb --overwrite
 	$(VENV)/python train.py $(OUT)/faces.lmdb --out $(OUT)/run --init_size 16 --max_size 32 \
-	    --hours 0.12 --width 0.125 --batch 8 --phase 8000 --lr 0.004 --d_lr 0.001 --mixing 0.1 \
-	    --sample_every 200
+	    --hours 0.12 --width 0.125 --batch 8 --r1_gamma 5 --sample_every 200
 	$(VENV)/python generate.py $(OUT)/run --progress
 
 test: .venv/development
