@@ -62,7 +62,7 @@ def write_card(path: Path, subject: Subject, title: str, licence: str, use: Sequ
     text = "\n\n".join(
         [
             f"---\nlicense: {licence}\ntags:\n- stylegan\n- faces\n---",
-            f"# {title}",
+            f"# {' '.join(title.split())}",
             describe(subject),
             "\n".join(use),
             f"## Licence\n\n{licence}{NO_LICENCE if licence == UNKNOWN else ''}",
@@ -73,7 +73,7 @@ def write_card(path: Path, subject: Subject, title: str, licence: str, use: Sequ
         ]
     )
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # names may be bytes that are no text
 
 
 def describe(subject: Subject) -> str:

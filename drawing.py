@@ -20,7 +20,7 @@ from tqdm import tqdm
 from film import enlarge, write_film
 from images import grid, write_image
 from latents import Latents, save_latents
-from sampling import PARTS, Faces, SamplingError, replace_layers, walk
+from sampling import PARTS, Faces, refuse_alike, replace_layers, walk
 
 MAX_SHEET = 2**26  # pixels of one picture: 8192 x 8192, what viewers still open
 MAX_FILM = 2**28  # pixels of all frames, which are held in memory: 0.8 GB
@@ -113,12 +113,6 @@ def sample_grid(args: argparse.Namespace, resolution: int) -> tuple[int, int]:
             f"picture; expected at most {MAX_SHEET // resolution**2:,} images"
         )
     return n_row, n_col
-
-
-def refuse_alike(images: Tensor, batch: Sequence[int], psi: float) -> None:
-    """Raise SamplingError if different seeds give one image, which no trained generator does."""
-    if len(set(batch)) > 1 and abs(psi) > 0.1 and bool((images == images[0]).all()):
-        raise SamplingError("all seeds give the same image; use another checkpoint")
 
 
 def choose_mixes(args: argparse.Namespace, faces: Faces) -> dict[str, range]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
 
 PROGRAM = "export.py"
 MAX_IMAGES = 10_000_000
+LONGEST_NAME = 255 - len("..md.tmp")  # bytes of an export's name; its card's is longer
 NEEDED = {"onnx": ("onnx", "onnxscript"), "safetensors": ("safetensors",)}  # packages by flag
 INSTALL = "pip install -r requirements-export.txt"
 EXAMPLES = """\
@@ -109,15 +111,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             made.error(f"--images: {error}")
         if not args.images.name:
             made.error(f"--images: {path!r} is no name for a new folder; expected one")
+    check_places(made, args)
+    refuse_occupied(made, args.images)
+    return args
+
+
+def check_places(made: Parser, args: argparse.Namespace) -> None:
+    """End with a usage error where an export has no place, or lacks the package that writes it."""
     for flag in ("onnx", "safetensors", "images"):
         path = getattr(args, flag)
         if path and not path.parent.is_dir():
             made.error(f"--{flag} {path}: there is no folder {path.parent}; expected one. Make it")
+        if path and len(os.fsencode(path.name)) > LONGEST_NAME:
+            made.error(f"--{flag}: the name is too long; expected at most {LONGEST_NAME} bytes")
         missing = [name for name in NEEDED.get(flag, ()) if not importlib.util.find_spec(name)]
         if path and missing:
             made.error(f"--{flag}: needs the package {' and '.join(missing)} ({INSTALL})")
-    refuse_occupied(made, args.images)
-    return args
 
 
 def refuse_occupied(made: Parser, path: Path | None) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from files import replacing
-from sampling import Faces
+from sampling import Faces, refuse_alike
 
 MADE = (1980, 1, 1, 0, 0, 0)  # the time of every member: the same samples are the same zip
 NAME = "img{:08d}.png"
@@ -50,6 +50,7 @@ def render(
     for start in range(0, len(seeds), faces.batch):
         batch = seeds[start : start + faces.batch]
         images = faces.render(faces.ws(batch, psi), faces.noise(batch))
+        refuse_alike(images, batch, psi)
         for image in images.permute(0, 2, 3, 1).contiguous():
             yield Image.fromarray(image.numpy())
         done(len(batch))
@@ -75,10 +76,13 @@ def write_folder(path: Path, pictures: Iterator[Image.Image]) -> None:
     """Write pictures into a new folder, put into its place once it is whole. Raises OSError."""
     partial = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        partial.mkdir()
         for i, picture in enumerate(pictures):
             picture.save(partial / NAME.format(i))
         os.replace(partial, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

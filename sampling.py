@@ -106,6 +106,12 @@ class Faces:
         return [place.clamp(max=count - 1) for place in places]
 
 
+def refuse_alike(images: Tensor, batch: Sequence[int], psi: float) -> None:
+    """Raise SamplingError if different seeds give one image, which no trained generator does."""
+    if len(set(batch)) > 1 and abs(psi) > 0.1 and bool((images == images[0]).all()):
+        raise SamplingError("all seeds give the same image; use another checkpoint")
+
+
 def rng(seed: int, purpose: int) -> torch.Generator:
     """Return the random numbers of one seed for one purpose, drawn on the CPU on any machine."""
     sequence = np.random.SeedSequence(seed, spawn_key=(purpose,))
