@@ -144,7 +144,9 @@ def face(text: str) -> str:
     if text.isdecimal():
         return str(integer(0, MAX_SEED)(text))
     if not os.path.exists(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a seed nor a file")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a seed nor a file; expected a number from 0, a photo or an .npz"
+        )
     return text
 
 

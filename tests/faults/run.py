@@ -33,8 +33,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300.0  # after which a run counts as hung
-# What makes a state of 34 MB, most of it the mapping network, one of half a MB.
-SMALL = "import model; model.ModelConfig.__init__.__defaults__ = (16, 16, 2)\n"
 BAR = re.compile(r"^ *\d+%\|.*$")  # of tqdm
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -127,12 +125,11 @@ def fork(
     env: Mapping[str, str] | None = None,
     memory: float = 0,
     kill_after: float = 0,
-    small: bool = True,
 ) -> Ended:
     """Run a script in a process that has torch imported already.
 
-    `patch` is Python run before it; `memory` in MB is how much more the process may map,
-    `kill_after` in seconds when it is killed without notice, and `small` makes z and w short.
+    `patch` is Python run before it; `memory` in MB is how much more the process may map and
+    `kill_after` in seconds when it is killed without notice.
     """
     server = forks()
     assert server.stdin
@@ -141,7 +138,7 @@ def fork(
         request = {
             "program": str(ROOT / program),
             "args": [str(arg) for arg in args],
-            "patch": SMALL * small + patch,
+            "patch": patch,
             "cwd": str(cwd or ROOT),
             "env": dict(env or ENV),
             "memory": memory,

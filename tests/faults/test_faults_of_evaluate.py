@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(run: Path, data: Path, *more: object, patch: str = "", **options: Any) -> Ended:
     flags = [run / "snapshots" / "000001.pt", data, "--samples", 100, *more]
-    return fork("evaluate.py", *flags, patch=NETWORK + patch, small=False, **options)
+    return fork("evaluate.py", *flags, patch=NETWORK + patch, **options)
 
 
 def deflated(path: Path) -> None:

@@ -35,8 +35,16 @@ from faults.run import (
 )
 
 TINY = ("--init_size", "4", "--max_size", "8", "--width", "0.015", "--batch", "4", "--precision")
-TINY = (*TINY, "fp32", "--iterations", "6")  # of flags given twice, the last counts
-MB = 34  # of a checkpoint of a tiny run, most of it the mapping network
+TINY = (
+    *TINY,
+    "fp32",
+    "--lr",
+    "0.001",
+    "--iterations",
+    "6",
+)  # of flags given twice, the last counts
+LARGE = ("--w_dim", 512, "--mapping_layers", 8)
+MB = 34  # of a checkpoint of a tiny run that is LARGE
 
 
 def flags(lmdb_path: Path, out: Path, *more: object) -> list[str]:
@@ -403,6 +411,7 @@ def test_t13_a_rate_far_too_high(tiny_lmdb: Path, tmp_path: Path) -> None:
     """T13: without any trap, a run whose numbers overflow by themselves ends with one line."""
     out = tmp_path / "run"
     wild = ("--lr", 1, "--d_lr", 1, "--loss", "wgan-gp", "--iterations", 300, "--precision", "fp16")
+    wild = (*wild, "--width", 0.25)
     ended = fork("train.py", *flags(tiny_lmdb, out, *wild), seconds=120)
     assert "--lr" in ended.failed()
     assert numbers(out / "latest.pt")
@@ -685,7 +694,7 @@ def test_t19_disk_full(tiny_lmdb: Path, tmp_path: Path) -> None:
     """T19: no room for a checkpoint: a line, the one before is sound; for a grid: it goes on."""
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
-    argv = train(tiny_lmdb, disk / "run", "--save_every", 3)
+    argv = train(tiny_lmdb, disk / "run", *LARGE, "--save_every", 3)
     keep = ["sh", "-c", '"$@"; code=$?; cp -r "$0" ' + str(kept) + "; exit $code", str(disk)]
     ended = run(on_small_disk(disk, 1.3 * MB, [*keep, *argv]))
     error = ended.failed()
@@ -726,7 +735,9 @@ def test_t19_disk_that_fills_up_while_training(tiny_lmdb: Path, tmp_path: Path) 
     """T19: a disk with no byte left for log or events: no traceback, the state stays sound."""
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
-    python, *argv = train(tiny_lmdb, disk / "run", "--iterations", 120, "--sample_every", 10)
+    python, *argv = train(
+        tiny_lmdb, disk / "run", *LARGE, "--iterations", 120, "--sample_every", 10
+    )
     keep = ["sh", "-c", f'"$@"; code=$?; cp -r "$0"/run {kept}; exit $code', str(disk)]
     filling = [python, "-c", FILL.format(disk=disk), *argv]
     ended = run(on_small_disk(disk, 2.5 * MB, [*keep, *filling]))
@@ -761,7 +772,7 @@ def test_t20_run_folder(tiny_lmdb: Path, trained: Path, tmp_path: Path) -> None:
 def test_t21_two_trainers(tiny_lmdb: Path, tmp_path: Path) -> None:
     """T21: the second of two in one run folder is refused, and the first ends as if alone."""
     alone = flags(tiny_lmdb, tmp_path / "alone", "--iterations", 300)
-    fork("train.py", *alone, small=False).succeeded()
+    fork("train.py", *alone).succeeded()
     out = tmp_path / "run"
     first = start(train(tiny_lmdb, out, "--iterations", 300))
     wait_for(out / "config.json", first)
@@ -859,7 +870,7 @@ def test_t25_odd_surroundings(tiny_lmdb: Path, tmp_path: Path) -> None:
     gone.mkdir()
     patches = {"plain": "", "gone": GONE.format(gone=str(gone)), "clock": JUMP}
     for name, patch in patches.items():
-        fork("train.py", *flags_for(name), patch=patch, small=False).succeeded()
+        fork("train.py", *flags_for(name), patch=patch).succeeded()
     bare = {"LC_ALL": "C", "OMP_NUM_THREADS": "1"}
     outputs = {
         "closed": '"$@" >&- 2>&-',

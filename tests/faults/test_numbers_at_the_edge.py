@@ -37,7 +37,8 @@ GOOD: dict[str, dict[str, set[str]]] = {  # which of VALUES a flag may have; all
         "--width": {"0.5"}, "--lr": {"0.5"}, "--d_lr": {"0.5"}, "--r1_every": COUNT,
         "--r1_gamma": {*VALUES} - {"-1", "nan", "inf", "x", ""}, "--mixing": SHARE, "--ema": FROM_0,
         "--save_every": COUNT, "--sample_every": COUNT, "--metric_every": FROM_0,
-        "--hours": {"48", "0.5"}, "--augment_p": SHARE, "--freeze_d": {"0"},
+        "--w_dim": COUNT, "--mapping_layers": COUNT, "--hours": {"48", "0.5"},
+        "--augment_p": SHARE, "--freeze_d": {"0"},
     },
     "generate.py": {
         "--psi": {"-1", "0", "0.5"}, "--seeds": FROM_0, "--n_row": COUNT, "--n_col": COUNT,
