@@ -233,14 +233,14 @@ def test_usage_errors_and_wrong_checkpoints_are_one_line(
 
 
 def mix(run: Path, *sides: object) -> Ended:
-    return fork("generate.py", run, "--mix", *sides, small=False)
+    return fork("generate.py", run, "--mix", *sides)
 
 
 def test_a_photo_is_mixed_as_the_styles_that_project_finds(
     run: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     own, a, b = (tmp_path / name for name in ("own", "a", "b"))
-    told = fork("project.py", photos[0], run, "--out", own, small=False).succeeded().out
+    told = fork("project.py", photos[0], run, "--out", own).succeeded().out
     mixed = mix(run, 5, photos[0], "--out", a).succeeded()
     assert set(os.listdir(a)) == {"crossover.png", "one.npz"}
     assert (a / "one.npz").read_bytes() == (own / "one.npz").read_bytes()
