@@ -22,6 +22,7 @@ from styling import SLOPE, activate, finish
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)
 MAPPING_LR = 0.01  # the mapping network learns 100 times slower (Karras et al. 2019, app. C)
 STD_GROUP = 4  # images whose variety D sees as one figure
+RGB_START = 0.1  # of Xavier's deviation: how large the weights of ToRGB are at first
 W_AVG_DECAY = 0.995  # of the running mean of w that truncation pulls toward
 
 
@@ -95,11 +96,16 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A k x k convolution that keeps the size; Xavier variance and equalized learning rate."""
+    """A k x k convolution that keeps the size; Xavier variance and equalized learning rate.
 
-    def __init__(self, c_in: int, c_out: int, kernel: int = 3, gain: float = GAIN) -> None:
+    `start` is how large the weights are at first, relative to Xavier's.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int = 3, gain: float = GAIN, start: float = 1.0
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
+        self.weight = nn.Parameter(start * torch.randn(c_out, c_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(c_out))
         self.scale = gain * math.sqrt(2 / ((c_in + c_out) * kernel**2))
 
@@ -190,7 +196,10 @@ class Synthesis(nn.Module):
             up = None if resolution == 4 else UpConv(config.channels(resolution // 2), c_out)
             self.layers.append(SynthesisLayer(up, c_out, config.w_dim))
             self.layers.append(SynthesisLayer(Conv(c_out, c_out), c_out, config.w_dim))
-            self.to_rgb[str(resolution)] = Conv(c_out, 3, kernel=1, gain=1.0)
+            # Nearly grey at first: random colours tell D at once which images are G's, and each
+            # resolution that is faded in brings new ones.
+            rgb = Conv(c_out, 3, kernel=1, gain=1.0, start=RGB_START)
+            self.to_rgb[str(resolution)] = rgb
 
     def forward(
         self,
