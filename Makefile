@@ -14,7 +14,7 @@ ROUNDS ?= 1
 demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos --size 96
 	$(VENV)/python prepare_data.py $(OUT)/photos $(OUT)/faces.lmdb --overwrite
-	$(VENV)/python train.py $(OUT)/faces.lmdb --out $(OUT)/run --init_size 16 --max_size 32 \
+	$(VENV)/python train.py $(OUT)/faces.lmdb --out $(OUT)/run --max_size 32 \
 	    --hours 0.12 --width 0.125 --batch 8 --r1_gamma 5 --sample_every 200
 	$(VENV)/python generate.py $(OUT)/run --progress
 

@@ -26,7 +26,7 @@ from run_folder import SampleSheet
 from training import TrainConfig, TrainState, train_step
 
 # The widest networks whose run sees so many images at the last resolution. Below that more
-# updates give better faces than more channels: at 1/8 faces are there after 150,000 images.
+# updates give better faces than more channels: at 1/8 faces are there after 30,000 images.
 WIDTHS = ((0.125, 0), (0.25, 1_500_000), (0.5, 4_000_000), (1.0, 10_000_000))
 # Likewise the largest batch: short runs need updates, long ones less noise in each.
 BATCHES = ((8, 0), (16, 150_000), (32, 4_000_000))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from model import ModelConfig
     from training import TrainConfig
 
+# Begun lower, faces come later: a resolution costs as much to fade in as to learn from nothing.
+FIRST_SIZE = 64
 EXAMPLES = """\
   python train.py faces.lmdb --init_size 64 --max_size 64
   python train.py faces.lmdb --hours 2
@@ -39,7 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
     schedule = parser.add_argument_group("schedule")
     add = schedule.add_argument
-    add("--init_size", type=resolution, default=8, metavar="PX", help="first resolution")
+    first = f"first resolution; growth doubles it (default: {FIRST_SIZE}, at most --max_size)"
+    add("--init_size", type=resolution, metavar="PX", help=first)
     add("--max_size", type=resolution, default=64, metavar="PX", help="last resolution")
     add("--iterations", type=integer(1), default=100_000, metavar="N", help="length of the run")
     hours = "end in time: plan iterations and, unless given, width, batch and phase for it"
@@ -70,6 +73,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args = parser.parse_args(argv, argparse.Namespace(**open_))
         if args.iterations:
             parser.error("--hours plans the number of --iterations: give one of the two")
+    args.init_size = args.init_size or min(FIRST_SIZE, args.max_size)
     if args.init_size > args.max_size:
         parser.error(f"--init_size {args.init_size}: above --max_size {args.max_size}")
     refuse_freezing(parser, args)

@@ -33,7 +33,7 @@ def run(lmdb: Path, out: Path, *flags: str) -> int:
 
 
 def arguments(*flags: str) -> argparse.Namespace:
-    args = train.parse_args(["faces.lmdb", *flags])
+    args = train.parse_args(["faces.lmdb", "--init_size", "8", *flags])
     args.start, args.costs = time.monotonic(), None
     return args
 

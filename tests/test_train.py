@@ -193,6 +193,8 @@ def test_defaults_are_the_ones_promised(tmp_path: Path) -> None:
     assert (config.mixing, config.ema, config.mirror, config.loss) == (0.9, 10_000, True, "r1")
     assert (config.r1_every, args.save_every, args.sample_every) == (16, 10_000, 100)
     assert args.out == Path("runs") / "faces"
+    args = train.parse_args([str(tmp_path / "faces.lmdb"), "--init_size", "8"])
+    config = train.train_config(args, torch.device("cpu"), {})
     assert config.growth.images * 2 == pytest.approx(config.iterations * config.batch, rel=1e-3)
 
 
@@ -207,6 +209,12 @@ def test_narrow_networks_take_longer_steps_unless_told(width: str, lr: float) ->
     assert rates("--d_lr", "0.003") == (lr, 0.003)
     assert rates("--lr", "0.01") == (0.01, 0.01)
     assert rates(lr=0.5) == (0.5, 0.5)  # a run that goes on
+
+
+@pytest.mark.parametrize(("last", "first"), [("32", 32), ("64", 64), ("256", 64)])
+def test_nothing_grows_up_to_64_px_unless_asked(last: str, first: int) -> None:
+    assert train.parse_args(["faces.lmdb", "--max_size", last]).init_size == first
+    assert train.parse_args(["faces.lmdb", "--max_size", last, "--init_size", "8"]).init_size == 8
 
 
 def test_a_longer_name_of_the_lmdb_and_a_slash_at_its_end_give_the_same_run(tmp_path: Path) -> None:
