@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from model import ModelConfig
     from training import TrainConfig
 
-# Begun lower, faces come later: a resolution costs as much to fade in as to learn from nothing.
-FIRST_SIZE = 64
+# Begun lower, faces come later: a small resolution costs as much to fade in as to learn anew.
+FIRST_SIZE = 32
 EXAMPLES = """\
   python train.py faces.lmdb --init_size 64 --max_size 64
   python train.py faces.lmdb --hours 2
