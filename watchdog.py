@@ -29,7 +29,8 @@ NEEDED = {"D_loss", "real_logit", "fake_logit", "resolution", "alpha"}  # others
 WINDOW = 10  # records that must agree, all of one resolution that is faded in
 D_WINS = 0.1  # D's loss; good runs on drawn faces begin at 0.2
 FLAT = 0.5  # difference of D's logits of reals and fakes; in good runs 1 to 6
-BLIND = 0.25  # the same, where hardly anything is left of it
+BLIND = 0.05  # the same, where nothing is left of it; good runs at 8 and 16 px keep 0.2
+DIM = 0.25  # the same, at a learning rate that never worked
 LOUD = 9.0  # the same, in each record; good runs begin with up to 11 and come down
 LR_FROM, LR_TO = 3e-4, 6e-3  # learning rates that worked
 SURE = 0.8  # r_t: D knows nine photos of ten
@@ -125,7 +126,8 @@ def gamma_is_high(steps: list[Record]) -> Finding | None:
 def d_is_blind(steps: list[Record]) -> Finding | None:
     """Tell if D sees hardly any difference."""
     apart, lr = apart_by(steps), steps[-1].get("lr", LR_FROM)
-    if apart > BLIND or gamma_is_high(steps):
+    bound = BLIND if LR_FROM <= lr <= LR_TO else DIM
+    if apart > bound or gamma_is_high(steps):
         return None
     remedy = "a tenth of --r1_gamma"
     if lr < LR_FROM:

@@ -88,6 +88,12 @@ def test_the_remedy_of_a_blind_d_follows_from_its_learning_rate(lr: float, remed
     assert finding.sentence.endswith(f"Try {remedy}")
 
 
+def test_little_between_the_logits_is_ill_only_at_a_rate_that_never_worked() -> None:
+    little = {"D_loss": 1.37, "real_logit": 0.1, "fake_logit": -0.1, "r_t": 0.15}
+    assert names(records(**little, lr=3e-3)) == []  # as good runs have it at 8 px
+    assert names(records(**little, lr=3e-2)) == ["D sees nothing"]
+
+
 def test_a_d_that_is_wrong_the_same_way_about_all_sees_nothing() -> None:
     wrong = {"D_loss": 2.0, "real_logit": 0.2, "fake_logit": 1.1, "r_t": 1.0}  # at lr 1e-6
     assert names(records(**wrong)) == ["D sees nothing"]
