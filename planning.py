@@ -1,8 +1,8 @@
 """A run that ends on time: what `--hours` leaves open, chosen from seconds of real steps.
 
-The choices stand in WIDTHS, BATCHES and GROWTH_SHARE. A plan is fixed in images and recorded, so
-that a run which goes on does exactly what the run never stopped would have done. Only the end is
-moved, by a run that was not stopped, and each time recorded before it is reached.
+The choices stand in WIDTHS, BATCHES, FIRST_SIZES and GROWTH_SHARE. A plan is fixed in images and
+recorded, so that a run which goes on does exactly what the run never stopped would have done. Only
+the end is moved, by a run that was not stopped, and each time recorded before it is reached.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from training import TrainConfig, TrainState, train_step
 # updates give better faces than more channels: at 1/8 faces are there after 30,000 images.
 WIDTHS = ((0.125, 0), (0.25, 1_500_000), (0.5, 4_000_000), (1.0, 10_000_000))
 # Likewise the largest batch: short runs need updates, long ones less noise in each.
-BATCHES = ((8, 0), (16, 150_000), (32, 4_000_000))
+BATCHES = ((8, 0), (16, 100_000), (32, 4_000_000))
+# Where growth begins, px: in short runs a resolution costs as much to fade in as to learn anew.
+FIRST_SIZES = ((32, 0), (8, 100_000))
 GROWTH_SHARE = 0.35  # of the time, until the last resolution is faded in
 
-LEFT_OPEN = ("width", "batch", "phase", "iterations")  # by --hours, unless given
+LEFT_OPEN = ("init_size", "width", "batch", "phase", "iterations")  # by --hours, unless given
 LEAST = 100  # iterations that are a run
 PHASE = 1_000_000  # images: no resolution ends while it is timed
 ENOUGH = 0.5  # seconds that plain steps are timed for, at each resolution
@@ -51,6 +53,7 @@ class PlanError(Exception):
 class Plan:
     """What was chosen; `costs` are seconds an image takes, everything counted in."""
 
+    init_size: int
     width: float
     batch: int
     phase: int | None  # None where nothing grows
@@ -161,27 +164,28 @@ def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     trial, room = widest(args, bank, begin, total)
     batch = args.batch or largest(BATCHES, room, bank.count)
     trial.refuse_memory(batch)
-    costs = {size: trial.cost(batch, size) for size in trial.sizes}
+    first = args.init_size or min(chosen(FIRST_SIZES, room), args.max_size)
+    costs = {size: trial.cost(batch, size) for size in trial.sizes if size >= first}
     left = total - parallel.from_first(time.monotonic() - args.start)
-    phase, iterations = lengths(args, costs, batch, left)
+    phase, iterations = lengths(args, first, costs, batch, left)
     if iterations < LEAST:
-        a_second = lengths(args, costs, batch, 3600.0)[1] / 3600
+        a_second = lengths(args, first, costs, batch, 3600.0)[1] / 3600
         raise PlanError(
             f"--hours {args.hours:g}: time for {max(0, iterations)} iterations; expected at least "
             f"{LEAST}. Give {(total - left + 1.2 * LEAST / a_second) / 3600:.2g} hours or more, or "
             "a lower --max_size"
         )
-    return Plan(trial.width, batch, phase, iterations, costs)
+    return Plan(first, trial.width, batch, phase, iterations, costs)
 
 
 def lengths(
-    args: argparse.Namespace, costs: Costs, batch: int, left: float
+    args: argparse.Namespace, first: int, costs: Costs, batch: int, left: float
 ) -> tuple[int | None, int]:
     """Return the images of a phase (None where nothing grows) and the iterations of a run.
 
-    `left` are the seconds that it has.
+    It begins at `first` px and has `left` seconds.
     """
-    growth = Growth(args.init_size, args.max_size, PHASE)
+    growth = Growth(first, args.max_size, PHASE)
     a_phase = seconds(growth, costs, 0, growth.images) / PHASE  # seconds, for each image of it
     phase = args.phase or (max(1, int(GROWTH_SHARE * left / a_phase)) if a_phase else None)
     growing = (phase or 0) * a_phase
@@ -222,8 +226,12 @@ def widest(
 def largest(table: tuple[tuple[int, int], ...], room: float, count: int) -> int:
     """Return the batch of a table for `room` images, of which processes get equal parts."""
     unit = STD_GROUP * parallel.size()
-    wanted = max(batch for batch, least in table if room >= least)
-    return max(unit, min(wanted, count) // unit * unit)
+    return max(unit, min(chosen(table, room), count) // unit * unit)
+
+
+def chosen(table: tuple[tuple[int, int], ...], room: float) -> int:
+    """Return the entry of a table, which goes by images, for `room` of them."""
+    return [entry for entry, least in table if room >= least][-1]
 
 
 def estimate(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
@@ -232,12 +240,13 @@ def estimate(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     config = trial.asked
     trial.refuse_memory(config.batch)
     costs = {size: trial.cost(config.batch, size) for size in trial.sizes}
-    return Plan(args.width, config.batch, config.phase, config.iterations, costs)
+    first, last = config.init_size, config.iterations
+    return Plan(first, args.width, config.batch, config.phase, last, costs)
 
 
 def tell_plan(args: argparse.Namespace, plan: Plan, bank: ImageBank) -> list[str]:
     """Return the lines that tell a plan, its end and its memory."""
-    growth = Growth(args.init_size, args.max_size, plan.phase or 1)
+    growth = Growth(plan.init_size, args.max_size, plan.phase or 1)
     shown = growth.images_at(0, plan.iterations * plan.batch)
     times = {size: n * plan.costs[size] for size, n in shown.items()}
     left = sum(times.values())

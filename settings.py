@@ -15,8 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from model import ModelConfig
     from training import TrainConfig
 
-# Begun lower, faces come later: a small resolution costs as much to fade in as to learn anew.
-FIRST_SIZE = 32
+FIRST_SIZE = 8  # px; planning.py begins short runs higher
 EXAMPLES = """\
   python train.py faces.lmdb --init_size 64 --max_size 64
   python train.py faces.lmdb --hours 2
@@ -41,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
     schedule = parser.add_argument_group("schedule")
     add = schedule.add_argument
-    first = f"first resolution; growth doubles it (default: {FIRST_SIZE}, at most --max_size)"
+    first = f"first resolution; growth doubles it (default: {FIRST_SIZE}; few --hours: 32)"
     add("--init_size", type=resolution, metavar="PX", help=first)
     add("--max_size", type=resolution, default=64, metavar="PX", help="last resolution")
     add("--iterations", type=integer(1), default=100_000, metavar="N", help="length of the run")
@@ -73,8 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args = parser.parse_args(argv, argparse.Namespace(**open_))
         if args.iterations:
             parser.error("--hours plans the number of --iterations: give one of the two")
-    args.init_size = args.init_size or min(FIRST_SIZE, args.max_size)
-    if args.init_size > args.max_size:
+    if args.init_size and args.init_size > args.max_size:
         parser.error(f"--init_size {args.init_size}: above --max_size {args.max_size}")
     refuse_freezing(parser, args)
     args.out = args.out or Path("runs") / args.lmdb.resolve().stem
@@ -138,19 +136,20 @@ def train_config(
 ) -> TrainConfig:
     """Return the settings with everything left open decided.
 
-    A run that goes on keeps the phase of `before`: a longer one must not move its growth. A step
+    A run that goes on keeps the growth of `before`: a longer one must not move it. A step
     of Adam moves what a layer gives by the rate times the square root of its inputs, so narrow
     networks take longer steps.
     """
     from device import choose_precision
     from training import TrainConfig
 
-    doublings = (args.max_size // args.init_size).bit_length() - 1
+    init_size = args.init_size or before.get("init_size") or min(FIRST_SIZE, args.max_size)
+    doublings = (args.max_size // init_size).bit_length() - 1
     half_run = args.iterations * args.batch // 2
     lr = args.lr or before.get("lr") or round(0.001 / math.sqrt(args.width), 6)
     phase = args.phase or before.get("phase") or max(1, half_run // max(1, 2 * doublings))
     return TrainConfig(
-        init_size=args.init_size,
+        init_size=init_size,
         max_size=args.max_size,
         iterations=args.iterations,
         batch=args.batch,

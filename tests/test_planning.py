@@ -17,7 +17,7 @@ import train
 from growth import Growth
 from meter import Costs, seconds
 from planning import End, PlanError, images_in, make_plan, tell_plan, time_of_day
-from settings import train_config
+from settings import FIRST_SIZE, train_config
 from test_parallel import torchrun
 from test_train import _signal_handlers, config_of, digest  # noqa: F401 - a fixture
 
@@ -33,7 +33,7 @@ def run(lmdb: Path, out: Path, *flags: str) -> int:
 
 
 def arguments(*flags: str) -> argparse.Namespace:
-    args = train.parse_args(["faces.lmdb", "--init_size", "8", *flags])
+    args = train.parse_args(["faces.lmdb", *flags])
     args.start, args.costs = time.monotonic(), None
     return args
 
@@ -44,8 +44,9 @@ class Priced:
     full = False  # whether memory is
 
     def __init__(self, args: argparse.Namespace, bank: Any, begin: Any, width: float) -> None:
-        self.width, self.sizes = width, Growth(args.init_size, args.max_size, 1).resolutions
-        self.config = argparse.Namespace(growth=Growth(args.init_size, args.max_size, 10**6))
+        growth = Growth(args.init_size or FIRST_SIZE, args.max_size, 10**6)
+        self.width, self.sizes = width, growth.resolutions
+        self.config = argparse.Namespace(growth=growth)
 
     def refuse_memory(self, batch: int) -> None:
         if self.full and self.width > 0.125:
@@ -84,7 +85,7 @@ def test_as_many_images_fit_into_a_time_as_take_it(begin: int) -> None:
 def test_a_plan_fills_its_time_and_grows_in_its_share_of_it(
     plan: Callable[..., planning.Plan], hours: float
 ) -> None:
-    made = plan("--hours", str(hours))
+    made = plan("--hours", str(hours), "--init_size", "8")
     assert made.phase
     growth = Growth(8, 64, made.phase)
     took = seconds(growth, made.costs, 0, made.iterations * made.batch)
@@ -99,6 +100,8 @@ def test_more_time_gives_wider_networks_and_larger_batches(
     plans = [plan("--hours", hours) for hours in ("0.1", "24", "500")]
     assert [made.width for made in plans] == [0.125, 0.25, 1.0]
     assert [made.batch for made in plans] == [8, 16, 32]
+    assert [made.init_size for made in plans] == [32, 8, 8]
+    assert [min(made.costs) for made in plans] == [32, 8, 8]
     monkeypatch.setattr(Priced, "full", True)
     assert plan("--hours", "500").width == 0.125
 
@@ -108,9 +111,11 @@ def test_what_is_given_stays(plan: Callable[..., planning.Plan]) -> None:
     made = plan("--hours", "1", *flags)
     assert (made.width, made.batch, made.phase) == (0.5, 12, 1000)
     assert list(made.costs) == [16, 32, 64]
+    assert made.init_size == 16
     took = seconds(Growth(16, 64, 1000), made.costs, 0, made.iterations * 12)
     assert took == pytest.approx(3600, rel=0.005)
     assert plan("--hours", "1", "--init_size", "64").phase is None
+    assert plan("--hours", "0.02", "--max_size", "16").init_size == 16
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,7 @@ def test_a_run_as_fast_as_planned_keeps_its_end() -> None:
 def test_a_plan_is_told_in_a_few_lines() -> None:
     args = arguments("--hours", "2")
     bank: Any = argparse.Namespace(device=torch.device("cpu"))
-    made = planning.Plan(0.125, 16, 10_000, 30_000, COSTS)
+    made = planning.Plan(8, 0.125, 16, 10_000, 30_000, COSTS)
     lines = tell_plan(args, made, bank)
     assert "30,000 iterations of 16, width 0.125; to end at " in lines[0]
     assert lines[2].split() == ["8", "10,000", "10s", "1000.0"]

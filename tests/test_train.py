@@ -211,10 +211,15 @@ def test_narrow_networks_take_longer_steps_unless_told(width: str, lr: float) ->
     assert rates(lr=0.5) == (0.5, 0.5)  # a run that goes on
 
 
-@pytest.mark.parametrize(("last", "first"), [("16", 16), ("32", 32), ("64", 32)])
-def test_nothing_grows_up_to_32_px_unless_asked(last: str, first: int) -> None:
-    assert train.parse_args(["faces.lmdb", "--max_size", last]).init_size == first
-    assert train.parse_args(["faces.lmdb", "--max_size", last, "--init_size", "8"]).init_size == 8
+@pytest.mark.parametrize(("last", "first"), [("4", 4), ("8", 8), ("64", 8)])
+def test_growth_begins_at_8_px_unless_asked_or_begun_otherwise(last: str, first: int) -> None:
+    def begun(*flags: str, **before: int) -> int:
+        args = train.parse_args(["faces.lmdb", "--max_size", last, *flags])
+        return train.train_config(args, torch.device("cpu"), before).init_size
+
+    assert begun() == first
+    assert begun("--init_size", "4") == 4
+    assert begun(init_size=4) == 4  # a run that goes on
 
 
 def test_a_longer_name_of_the_lmdb_and_a_slash_at_its_end_give_the_same_run(tmp_path: Path) -> None:
