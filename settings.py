@@ -40,11 +40,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
     schedule = parser.add_argument_group("schedule")
     add = schedule.add_argument
-    first = f"first resolution; growth doubles it (default: {FIRST_SIZE}; few --hours: 32)"
+    first = f"first resolution; growth doubles it (default: {FIRST_SIZE}, --hours may say 32)"
     add("--init_size", type=resolution, metavar="PX", help=first)
     add("--max_size", type=resolution, default=64, metavar="PX", help="last resolution")
     add("--iterations", type=integer(1), default=100_000, metavar="N", help="length of the run")
-    hours = "end in time: plan iterations and, unless given, width, batch and phase for it"
+    hours = "end in time: plan iterations and, unless given, width, batch and growth for it"
     add("--hours", type=number(0, 10_000, above=True), metavar="X", help=hours)
     dry = "print the plan, its time and memory, and make nothing"
     add("--dry_run", action="store_true", help=dry)

@@ -118,6 +118,20 @@ def test_what_is_given_stays(plan: Callable[..., planning.Plan]) -> None:
     assert plan("--hours", "0.02", "--max_size", "16").init_size == 16
 
 
+def test_what_is_planned_is_what_runs_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "Trial", Priced)
+    bank: Any = argparse.Namespace(count=5000, device=torch.device("cpu"))
+
+    def growth(before: dict[str, Any]) -> Growth:
+        args = arguments("--hours", "0.1")
+        planning.settle(args, bank, None, before)  # type: ignore[arg-type]
+        return train_config(args, bank.device, before).growth
+
+    assert growth({}).resolutions == [32, 64]
+    begun = {"hours": 0.1, "init_size": 16, "width": 0.125, "batch": 8, "iterations": 500}
+    assert growth({**begun, "phase": 300}) == Growth(16, 64, 300)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
