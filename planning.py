@@ -29,7 +29,7 @@ from training import TrainConfig, TrainState, train_step
 # updates give better faces than more channels: at 1/8 faces are there after 30,000 images.
 WIDTHS = ((0.125, 0), (0.25, 1_500_000), (0.5, 4_000_000), (1.0, 10_000_000))
 # Likewise the largest batch: short runs need updates, long ones less noise in each.
-BATCHES = ((8, 0), (16, 100_000), (32, 4_000_000))
+BATCHES = ((8, 0), (16, 200_000), (32, 4_000_000))
 # Where growth begins, px: in short runs a resolution costs as much to fade in as to learn anew.
 FIRST_SIZES = ((32, 0), (8, 100_000))
 GROWTH_SHARE = 0.35  # of the time, until the last resolution is faded in
