@@ -111,6 +111,7 @@ def prepare(args: argparse.Namespace) -> list[str]:
     tables = [read_table(args.table, args.key, args.where)] if args.table else []
     _refuse_missing(args.sources)
     recipe = Recipe(args.sizes, args.quality, args.min_size)
+    Image.preinit()  # now: where memory is short, the map is refused in a line, not the last sheet
     names = [printable(source.resolve().name) for source in args.sources]
     with Writer(args.dst, args.sizes, names, args.overwrite) as writer:
         sources = [find_photos(i, s, report) for i, s in enumerate(args.sources)]

@@ -4,18 +4,16 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 from archives import Member, open_member
 from photos import PhotoError, Recipe, prepare_photo
 
 CHUNK = 16  # photos that a worker takes at once: enough to hide the cost of sending them
 SHARES = 4  # for each worker, at least: else a few large photos would leave others idle
+LOOK_AHEAD = 4  # chunks for each worker that may be done before the one that is due
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Place = bytes | Member  # where a photo is: a path, or within a zip
@@ -27,71 +25,80 @@ class WorkerLostError(Exception):
 
 
 class Workers:
-    """A pool of processes; use it as a context manager. An exception within kills them at once."""
+    """A pool of processes; use it as a context manager. An exception within kills them at once.
+
+    Each has a pipe of its own, of which nobody else holds the other end: it breaks when either
+    process dies, in the midst of a message too. With one queue for all, as in the pools of the
+    standard library, half a message would be waited for without end.
+    """
 
     def __init__(self, count: int, recipe: Recipe) -> None:
-        # Spawned, not forked: forked ones would inherit the open LMDB and the lock on its folder.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(count, context, _start_worker)
-        self._recipe = recipe
         self._count = count
-        self._in_flight: deque[Future[list[Outcome]]] = deque()
-        self._most_in_flight = 4 * count
-        self._lost = False
+        self._recipe = recipe
+        self._processes: dict[Connection, BaseProcess] = {}
+        self._idle: list[Connection] = []
 
     def __enter__(self) -> "Workers":
-        threading.excepthook = self._lose
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            for process in multiprocessing.active_children():
+        for pipe, process in self._processes.items():
+            if kind is not None:
                 process.kill()
-        with contextlib.suppress(RuntimeError):  # it waits for a thread that could not be started
-            self._pool.shutdown(cancel_futures=True)
-        threading.excepthook = threading.__excepthook__
+            pipe.close()
+        for process in self._processes.values():
+            process.join()
 
     def prepare(self, places: Sequence[Place]) -> Iterator[Outcome]:
-        """Yield what became of each photo, in their order.
+        """Yield what became of each photo, in their order; to be run to its end.
 
         Raises WorkerLostError if a process dies, most often for want of memory.
         """
-        chunk = max(1, min(CHUNK, len(places) // (SHARES * self._count)))
+        size = max(1, min(CHUNK, len(places) // (SHARES * self._count)))
+        chunks = [places[start : start + size] for start in range(0, len(places), size)]
+        given = 0
+        at_work: dict[Connection, int] = {}
+        done: dict[int, list[Outcome]] = {}
         try:
-            for start in range(0, len(places), chunk):
-                self._in_flight.append(self._submit(places[start : start + chunk]))
-                if len(self._in_flight) >= self._most_in_flight:
-                    yield from self._next()
-            while self._in_flight:
-                yield from self._next()
-        except (BrokenProcessPool, MemoryError):
+            for due in range(len(chunks)):
+                last = min(len(chunks), due + LOOK_AHEAD * self._count)
+                while True:
+                    while given < last and (pipe := self._idle_pipe()):
+                        pipe.send(chunks[given])
+                        at_work[pipe] = given
+                        given += 1
+                    if due in done:
+                        break
+                    ready = wait(list(at_work))
+                    for pipe in [pipe for pipe in at_work if pipe in ready]:
+                        done[at_work.pop(pipe)] = pipe.recv()
+                        self._idle.append(pipe)
+                yield from done.pop(due)
+        except (EOFError, OSError, MemoryError):  # no more processes or open files, too
             raise WorkerLostError(
                 "--workers: one of the processes died, most often for want of memory; expected all "
                 "to live. Free some memory, or use fewer: --workers 1"
             ) from None
 
-    def _next(self) -> list[Outcome]:
-        if self._lost:
-            raise BrokenProcessPool
-        outcomes = self._in_flight[0].result()
-        self._in_flight.popleft()
-        return outcomes
+    def _idle_pipe(self) -> Connection | None:
+        """Return the pipe of an idle worker, a new one if there may be more, or None."""
+        if not self._idle and len(self._processes) < self._count:
+            self._start()
+        return self._idle.pop() if self._idle else None
 
-    def _lose(self, _: threading.ExceptHookArgs) -> None:
-        """Give up: a thread of the pool has died, and its futures would never be done."""
-        self._lost = True
-        for future in self._in_flight:
-            if not future.done():
-                future.set_exception(BrokenProcessPool())
-
-    def _submit(self, places: Sequence[Place]) -> "Future[list[Outcome]]":
-        # Processes start here when needed. They inherit the mask, so that a signal in their first
-        # moments waits until they ignore it, rather than end them with a traceback.
+    def _start(self) -> None:
+        # Spawned, not forked: forked ones would inherit the open LMDB, the lock on its folder, and
+        # the pipes. They inherit the mask, so that a signal in their first moments waits until
+        # they ignore it, rather than end them with a traceback.
+        context = multiprocessing.get_context("spawn")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            return self._pool.submit(_prepare_chunk, list(places), self._recipe)
-        except (RuntimeError, OSError) as error:  # no more threads, processes or open files
-            raise BrokenProcessPool from error
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, self._recipe))
+            process.start()
+            theirs.close()
+            self._processes[ours] = process
+            self._idle.append(ours)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -103,32 +110,27 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _prepare_chunk(places: list[Place], recipe: Recipe) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    for place in places:
-        try:
-            source = open_member(place) if isinstance(place, Member) else place
-            outcomes.append(prepare_photo(source, recipe))
-        except PhotoError as error:
-            outcomes.append(str(error))
-        except MemoryError:
-            outcomes.append("too large for the memory")
-    return outcomes
-
-
-def _start_worker() -> None:
-    """Leave signals to the parent, silence the decoders written in C, and end when it ends."""
+def _work(pipe: Connection, recipe: Recipe) -> None:
+    """Prepare chunks until the parent closes its end; leave signals to it."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)  # libtiff and others print there, past Python
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError):
+        while True:
+            outcomes = []
+            for place in pipe.recv():
+                if pipe.poll():  # nothing is sent now, so it is the end: the parent is gone
+                    return
+                outcomes.append(_prepare_one(place, recipe))
+            pipe.send(outcomes)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        with contextlib.suppress(OSError):
-            wait([parent.sentinel])
-        os._exit(1)
+def _prepare_one(place: Place, recipe: Recipe) -> Outcome:
+    try:
+        return prepare_photo(open_member(place) if isinstance(place, Member) else place, recipe)
+    except PhotoError as error:
+        return str(error)
+    except MemoryError:
+        return "too large for the memory"

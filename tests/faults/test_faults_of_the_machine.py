@@ -3,6 +3,7 @@
 The rows P18 to P22, P24 and P26 of the list of faults.
 """
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import writer
 from faults.folders import (
@@ -29,6 +31,8 @@ from faults.folders import (
     run,
     tree,
 )
+from photos import Recipe
+from workers import Place, WorkerLostError, Workers
 from writer import Writer
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
@@ -253,10 +257,30 @@ def test_p22_a_killed_worker_ends_the_run_in_one_line(tmp_path: Path, delay: flo
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
+@pytest.mark.parametrize("told_by", [WorkerLostError, KeyboardInterrupt])
+def test_p22_a_worker_killed_in_the_midst_of_a_message(
+    tmp_path: Path, told_by: type[BaseException]
+) -> None:
+    """P22 (and P20): more than a pipe holds is on its way, and the rest of it never comes."""
+    Image.effect_noise((512, 512), 90).save(tmp_path / "a.png")
+    places: list[Place] = [bytes(tmp_path / "a.png")] * 16
+    with pytest.raises(told_by), Workers(2, Recipe((512,), 100, 1)) as workers:  # noqa: PT012
+        assert len(list(workers.prepare(places))) == 16  # and both are awake
+        outcomes = workers.prepare(places)
+        next(outcomes)
+        time.sleep(1)  # nothing is received now: they wait for room in their pipes
+        waiting = [process for pipe, process in workers._processes.items() if pipe.poll()]
+        if told_by is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        waiting[0].kill()
+        list(outcomes)
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.slow
 @linux_only
 def test_p22_too_little_memory_is_one_line_and_no_hang(tmp_path: Path) -> None:
-    """P22: address spaces in which the map, a thread, a worker or nothing fails."""
+    """P22: address spaces in which the imports leave no room for the map, or all goes well."""
     source = photos(tmp_path / "src", 5)
     codes = set()
     for megabytes in (90, 104, 108, 112, 116, 120, 124, 128, 132, 140, 2000):
