@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import checkpoint
+from common.images import to_uint8
 from dataset import ImageBank
 from growth import Stage
-from images import to_uint8
 from metrics import require, sliced_wasserstein
 from model import Generator
 from training import TrainState

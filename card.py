@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.files import replacing
 from database import DataError, read_catalogue, reading
-from files import replacing
 from latents import fingerprint
 from run_folder import read_config
 from sampling import Faces

@@ -20,7 +20,7 @@ from typing import IO, Any
 import torch
 
 import rosinality
-from files import replacing, sync
+from common.files import replacing, sync
 from model import Discriminator, Generator, ModelConfig
 from safetensors_file import begins_safetensors, parse_safetensors
 

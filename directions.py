@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from common.images import write_image
 from drawing import SHARED_NOISE, Job
-from images import write_image
 from model import SynthesisLayer
 from sampling import Faces
 from sheets import Row, sheet

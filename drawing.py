@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from common.images import grid, write_image
 from film import enlarge, write_film
-from images import grid, write_image
 from latents import Latents, save_latents
 from sampling import PARTS, Faces, refuse_alike, replace_layers, walk
 

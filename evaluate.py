@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from command_line import Parser, device, fail, integer, interruptible, number, say, tell
-from files import replacing
+from common.cli import Parser, device, fail, integer, interruptible, number, say, tell
+from common.files import replacing
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
@@ -80,7 +80,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    from device import choose_device
+    from common.device import choose_device
     from evaluation import Reference, find_copies, read_photos
     from metrics import require
     from sampling import load_faces
@@ -285,8 +285,8 @@ def write_pictures(out: Path, photos: Photos, result: Result) -> list[str]:
 def run(args: argparse.Namespace) -> None:
     """Measure, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
+    from common.device import DeviceError, is_out_of_memory
     from database import DataError
-    from device import DeviceError, is_out_of_memory
     from features import FeaturesError
     from metrics import MetricError
     from run_folder import RunError

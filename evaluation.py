@@ -18,10 +18,10 @@ from torch import Tensor
 
 import checkpoint
 import metrics
+from common.images import grid, write_image
 from database import HOLDOUT, DataError, printable
 from dataset import ImageBank
 from features import Network
-from images import grid, write_image
 from metrics import Figures, Value, half_width, interval, require
 from sampling import Faces
 

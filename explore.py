@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from command_line import STEPS, Parser, device, fail, integer, interruptible, say, tell
+from common.cli import STEPS, Parser, device, fail, integer, interruptible, say, tell
 
 PROGRAM = "explore.py"
 INSTALL = "pip install -r requirements-explore.txt; pip install -r requirements.txt"
@@ -92,7 +92,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     checkpoint = args.checkpoint.absolute()
     stay_inside(folder)
     from answers import MAX_MB, Answers
-    from device import choose_device
+    from common.device import choose_device
     from sampling import load_faces
     from studio import Studio
     from webpage import Page, theme
@@ -124,7 +124,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
-    from device import DeviceError
+    from common.device import DeviceError
     from sampling import SamplingError
 
     with tempfile.TemporaryDirectory(prefix="retrato-", ignore_cleanup_errors=True) as folder:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import (
+from common.cli import (
     MAX_SEED,
     Parser,
     device,
@@ -147,7 +147,7 @@ def export_all(args: argparse.Namespace) -> Iterator[str]:
     import torch
 
     from card import Subject
-    from device import choose_device
+    from common.device import choose_device
     from sampling import load_faces
 
     def load(where: torch.device) -> Subject:
@@ -220,7 +220,7 @@ def write_images(args: argparse.Namespace, subject: Subject) -> str:
     """Write the samples and their card; return the line that says so."""
     from tqdm import tqdm
 
-    from device import dtype_of_pictures
+    from common.device import dtype_of_pictures
     from image_files import write_samples
 
     faces = subject.faces
@@ -249,7 +249,7 @@ def write_card_of(path: Path, args: argparse.Namespace, subject: Subject, use: l
 def run(args: argparse.Namespace) -> None:
     """Export, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
-    from device import DeviceError, is_out_of_memory
+    from common.device import DeviceError, is_out_of_memory
     from onnx_file import ExportError
     from run_folder import RunError
     from sampling import SamplingError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from images import write_image
+from common.images import write_image
 
 FILM_QUALITY = 85  # of WebP
 PROGRESS_FRAMES = 120  # at most, evenly spaced over the run

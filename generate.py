@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import (
+from common.cli import (
     MAX_SEED,
     PSI,
     STEPS,
@@ -222,7 +222,7 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     """
     from tqdm import tqdm
 
-    from device import choose_device, dtype_of_pictures
+    from common.device import choose_device, dtype_of_pictures
     from drawing import Job, default_out
     from film import progress_paths, write_progress
     from latents import load_latents
@@ -324,7 +324,7 @@ def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
 def run(args: argparse.Namespace) -> None:
     """Draw, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
-    from device import DeviceError, is_out_of_memory
+    from common.device import DeviceError, is_out_of_memory
     from drawing import FlagError
     from latents import LatentsError
     from photos import PhotoError

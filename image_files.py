@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from files import replacing
+from common.files import replacing
 from sampling import Faces, refuse_alike
 
 MADE = (1980, 1, 1, 0, 0, 0)  # the time of every member: the same samples are the same zip

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from files import replacing
+from common.files import replacing
 from model import Generator
 
 FORMAT = 1

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
-from command_line import silenced, tell
+from common.cli import silenced, tell
 from growth import Growth, Stage
 from training import TrainConfig
 

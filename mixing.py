@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.images import to_uint8, write_image
 from drawing import SHARED_NOISE, FlagError, Job, find_layers
-from images import to_uint8, write_image
 from latents import Latents, load_latents, save_latents, unique_names
 from projection import Projector, as_trained, read_photos
 from sampling import Faces

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.images import shrink, upsample
 from convolving import blur, convolve, spread, spread_transposed
 from growth import Stage
-from images import shrink, upsample
 from styling import SLOPE, activate, finish
 
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from files import replacing
+from common.files import replacing
 from sampling import Faces
 
 TOLERANCE = 1e-4  # of 2, the range of an image

@@ -17,8 +17,8 @@ from typing import Any
 
 import parallel
 from best import Best
+from common.device import is_out_of_memory
 from dataset import ImageBank, free_bytes
-from device import is_out_of_memory
 from growth import Growth
 from meter import Costs, clock, memory_gb, seconds
 from model import STD_GROUP

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from images import write_image
+from common.images import write_image
 from metrics import Figures
 
 DPI = 100

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from command_line import (
+from common.cli import (
     MAX_SEED,
     Interrupted,
     Parser,

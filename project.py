@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import (
+from common.cli import (
     MAX_SEED,
     STEPS,
     Parser,
@@ -85,9 +85,9 @@ def project_all(args: argparse.Namespace) -> list[str]:
     """
     from tqdm import tqdm
 
-    from device import choose_device
+    from common.device import choose_device
+    from common.images import to_uint8
     from drawing import default_out
-    from images import to_uint8
     from projection import as_trained, load_projector, read_photos
     from sampling import load_faces
 
@@ -109,7 +109,7 @@ def write_all(
     out: Path, paths: Sequence[Path], faces: Faces, targets: Tensor, projection: Projection
 ) -> list[str]:
     """Write a file of styles for each photo, the sheet and the film; return what was written."""
-    from images import write_image
+    from common.images import write_image
     from latents import Latents, save_latents, unique_names
     from similarity import psnr, ssim
 
@@ -155,8 +155,8 @@ def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
     """Write the film of the way: photos above, what shows them below; return what was written."""
     import torch
 
+    from common.images import grid
     from film import FILM_QUALITY, enlarge, write_animation
-    from images import grid
 
     shown = min(len(targets), FILM_PHOTOS)
     pairs = [torch.cat([targets[:shown], reached[:shown]]) for reached in way]
@@ -169,7 +169,7 @@ def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
 def run(args: argparse.Namespace) -> None:
     """Project, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
-    from device import DeviceError, is_out_of_memory
+    from common.device import DeviceError, is_out_of_memory
     from sampling import SamplingError
 
     try:

@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import checkpoint
-from command_line import PSI
-from device import choose_precision
-from images import fade, shrink, to_float, to_uint8
+from common.cli import PSI
+from common.device import choose_precision
+from common.images import fade, shrink, to_float, to_uint8
 from latents import Latents
 from model import Discriminator
 from photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo

@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from command_line import EXIT_CODES, PSI, heeded_signals
-from files import read_regular, replacing
+from common.cli import EXIT_CODES, PSI, heeded_signals
+from common.files import read_regular, replacing
+from common.images import grid, to_uint8, write_image
 from growth import Stage
-from images import grid, to_uint8, write_image
 from model import Generator
 
 # What runs had before there were such flags.

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from files import replacing
+from common.files import replacing
 
 CONFIG = "config"  # the entry of the header's metadata that holds ours, as JSON
 HEADER_AT = 8  # bytes: the length of the header comes first

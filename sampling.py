@@ -18,8 +18,8 @@ from torch import Tensor
 
 import checkpoint
 from checkpoint import CheckpointError
+from common.images import to_uint8
 from growth import Stage
-from images import to_uint8
 from model import Generator
 
 BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one shape

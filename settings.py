@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import MAX_SEED, Parser, device, integer, number, resolution
+from common.cli import MAX_SEED, Parser, device, integer, number, resolution
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
@@ -140,7 +140,7 @@ def train_config(
     of Adam moves what a layer gives by the rate times the square root of its inputs, so narrow
     networks take longer steps.
     """
-    from device import choose_precision
+    from common.device import choose_precision
     from training import TrainConfig
 
     init_size = args.init_size or before.get("init_size") or min(FIRST_SIZE, args.max_size)

@@ -20,12 +20,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 import checkpoint
-from device import choose_precision
+from common.device import choose_precision
+from common.images import write_image
 from directions import COUNT, factorise
 from drawing import FILM_PX, Job
 from film import enlarge, write_film
 from folding import folded
-from images import write_image
 from latents import Latents, load_latents, save_latents
 from mixing import MOST, Face, blend, draw_crossover
 from projection import Projector, as_trained, read_photos

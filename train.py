@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from command_line import fail, interruptible, say, tell
+from common.cli import fail, interruptible, say, tell
 from settings import model_config, parse_args, train_config
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> None:
 def run_or_fail(args: argparse.Namespace) -> NoReturn:
     """Run and end, with one line if something is wrong."""
     from checkpoint import CheckpointError
+    from common.device import DeviceError, is_out_of_memory
     from database import DataError
-    from device import DeviceError, is_out_of_memory
     from metrics import MetricError
     from parallel import ParallelError
     from planning import PlanError
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> NoReturn:
     import parallel
     import planning
     import run_folder
+    from common.device import choose_device, tune
     from dataset import ImageBank
-    from device import choose_device, tune
 
     device = choose_device(parallel.device_of_rank(args.device))
     tune(device)
@@ -159,7 +159,7 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
 def follow(args: argparse.Namespace, bank: ImageBank) -> int:
     """Compute this process's part of every step of the first one's; return the exit code."""
     import parallel
-    from command_line import EXIT_CODES
+    from common.cli import EXIT_CODES
     from run_folder import Signals
     from training import train_step
 
@@ -186,7 +186,7 @@ def new_state(
     args: argparse.Namespace, model: ModelConfig, config: TrainConfig, device: torch.device
 ) -> TrainState:
     """Return the state of a run that begins, compiled if that is wanted and possible."""
-    from device import can_compile
+    from common.device import can_compile
     from training import TrainState
 
     state = TrainState(model, config, device)

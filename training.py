@@ -17,9 +17,9 @@ from torch import Tensor
 import parallel
 from augment import SPEED, Ada, augment, draw
 from checkpoint import CheckpointError, described, first_difference
+from common.images import fade, shrink, to_float
 from dataset import ImageBank
 from growth import Growth, Stage
-from images import fade, shrink, to_float
 from loss import (
     D_LOSS,
     G_LOSS,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from augment import P_MAX
+from common.images import shrink, to_float
 from dataset import ImageBank
 from growth import Stage
-from images import shrink, to_float
 from model import Generator
 
 Record = dict[str, Any]

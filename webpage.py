@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from answers import Answers, Picked, RefusalError, film_steps
-from command_line import PSI
+from common.cli import PSI
 from directions import COUNT
 from wording import ENGLISH, LANGUAGES, preferred, say
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import lmdb
 
+from common.files import sync
 from database import (
     FORMAT,
     HOLDOUT,
@@ -27,7 +28,6 @@ from database import (
     reading,
     record_key,
 )
-from files import sync
 
 FILES = frozenset({"data.mdb", "lock.mdb", "report.csv", "contact_sheet.jpg"})
 TRANSACTION_BYTES = 2**24  # records are committed in lots of this size

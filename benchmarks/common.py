@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from command_line import Parser, integer
+from common.cli import Parser, integer
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import common
 from benchmarks.generate import our_checkpoint
-from command_line import PSI, integer, number, resolution
+from common.cli import PSI, integer, number, resolution
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from answers import Answers

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import common
-from command_line import number, resolution
+from common.cli import number, resolution
 
 EXAMPLES = """  python -m benchmarks.generate
   python -m benchmarks.generate --peer style-based-gan-pytorch --json generate.json

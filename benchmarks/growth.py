@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import common
-from command_line import integer, number
+from common.cli import integer, number
 
 SIZES = (8, 16, 32, 64)  # px
 EXAMPLES = """  python -m benchmarks.growth

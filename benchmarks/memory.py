@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from command_line import integer, number, resolution
+from common.cli import integer, number, resolution
 
 EXAMPLES = """  python -m benchmarks.memory
   python -m benchmarks.memory --batch 8 --peer style-based-gan-pytorch"""

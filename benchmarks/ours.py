@@ -9,8 +9,8 @@ from statistics import mean
 import torch
 
 from benchmarks.flops import FlopCounter
+from common.device import choose_precision
 from dataset import ImageBank
-from device import choose_precision
 from model import ModelConfig
 from training import TrainConfig, TrainState, train_step
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import common
-from command_line import integer
+from common.cli import integer
 from workers import usable_cores
 
 CAMERA = (4000, 3000)  # px

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import common
-from command_line import integer, number
+from common.cli import integer, number
 
 SCRIPTS = ("prepare_data.py", "train.py", "generate.py", "project.py", "evaluate.py")
 # train.py as it is, ended by force when its first training step is made.

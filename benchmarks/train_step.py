@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from command_line import integer, number, resolution
+from common.cli import integer, number, resolution
 
 EXAMPLES = """  python -m benchmarks.train_step --width 0.25
   python -m benchmarks.train_step --batch 16 --peer style-based-gan-pytorch --json speed.json

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import Parser, device, fail, integer, interruptible, number, say, tell
+from common.cli import Parser, device, fail, integer, interruptible, number, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from torch import Tensor
@@ -55,9 +55,9 @@ def detect(args: argparse.Namespace) -> None:
     """
     import numpy as np
 
+    from common.device import choose_device
     from database import HOLDOUT, TRAINING
     from dataset import ImageBank
-    from device import choose_device
     from sampling import load_faces
 
     detector = Detector()
@@ -131,8 +131,8 @@ def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
     from checkpoint import CheckpointError
+    from common.device import DeviceError
     from database import DataError
-    from device import DeviceError
     from sampling import SamplingError
 
     with interruptible(PROGRAM, "interrupted; nothing was made"):

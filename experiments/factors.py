@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from images import to_float
+from common.images import to_float
 
 LONG = {"long", "bob"}  # hair styles that show beside the face
 COLUMNS = {  # factor -> its columns

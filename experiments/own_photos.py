@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import Parser, device, fail, integer, interruptible, say, tell
+from common.cli import Parser, device, fail, integer, interruptible, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from PIL import Image
@@ -55,8 +55,8 @@ def project_unseen(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from checkpoint import load_discriminator
-    from device import choose_device, choose_precision
-    from images import to_uint8, write_image
+    from common.device import choose_device, choose_precision
+    from common.images import to_uint8, write_image
     from projection import Projector, as_trained
     from sampling import load_faces
     from similarity import psnr, ssim
@@ -146,8 +146,8 @@ def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
     from checkpoint import CheckpointError
+    from common.device import DeviceError
     from database import DataError
-    from device import DeviceError
     from run_folder import RunError
     from sampling import SamplingError
 

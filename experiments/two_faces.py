@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import Parser, device, fail, integer, interruptible, number, say, tell
+from common.cli import Parser, device, fail, integer, interruptible, number, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from torch import Tensor
@@ -136,7 +136,7 @@ def compare(args: argparse.Namespace) -> None:
 
 def load_all(args: argparse.Namespace) -> list[Faces]:
     """Return the generators of the runs. Raises CheckpointError, DeviceError or SamplingError."""
-    from device import choose_device
+    from common.device import choose_device
     from sampling import SamplingError, load_faces
 
     generators = []
@@ -200,8 +200,8 @@ def measure(
     """Return what was found of each factor in the pictures of `draw`, and of the pictures."""
     import torch
 
+    from common.images import shrink, to_float
     from experiments.factors import COLUMNS, agreement, examine, origins, span
-    from images import shrink, to_float
 
     readings = examine(readers[0], unseen)
     read = torch.stack([readers[0].read(each) for each in pictures])
@@ -277,7 +277,7 @@ def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
     from checkpoint import CheckpointError
-    from device import DeviceError
+    from common.device import DeviceError
     from photos import PhotoError
     from sampling import SamplingError
 

@@ -26,8 +26,8 @@ import torch
 from PIL import Image
 
 import checkpoint
-import command_line
 import explore
+from common import cli
 from model import Discriminator, Generator, ModelConfig
 from wording import ENGLISH, SPANISH, say
 
@@ -327,7 +327,7 @@ def test_it_listens_here_alone_and_leaves_nothing_behind(server: Server) -> None
 
 @pytest.fixture
 def _signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in command_line.EXIT_CODES}
+    before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
     where, environment = os.getcwd(), dict(os.environ)
     yield
     os.chdir(where)

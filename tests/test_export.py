@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 import checkpoint
-import command_line
 import export
 import generate
 import onnx_file
 from checkpoint import CheckpointError, load_generator
+from common import cli
 from faults.folders import names, run
 from growth import Stage
 from model import Generator, ModelConfig
@@ -40,7 +40,7 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(autouse=True)
 def _signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in command_line.EXIT_CODES}
+    before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import checkpoint
-import command_line
 import generate
-from device import dtype_of_pictures
+from common import cli
+from common.device import dtype_of_pictures
 from drawing import mix_sheet
 from film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
 from growth import Stage
@@ -32,7 +32,7 @@ FEW = ("--seeds", "0-3", "--mix_seeds", "0", "1", "--mix_layers", "coarse")
 
 @pytest.fixture(autouse=True)
 def _signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in command_line.EXIT_CODES}
+    before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

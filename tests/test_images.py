@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from images import fade, grid, shrink, to_float, to_uint8, upsample, write_image
+from common.images import fade, grid, shrink, to_float, to_uint8, upsample, write_image
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import checkpoint
-import command_line
 import generate
-from device import dtype_of_pictures
+from common import cli
+from common.device import dtype_of_pictures
 from directions import factorise, moved
 from drawing import FlagError
 from latents import load_latents
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in command_line.EXIT_CODES}
+    before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.images import shrink, upsample
 from convolving import blur
 from growth import Stage
-from images import shrink, upsample
 from model import (
     RGB_START,
     Conv,

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 import checkpoint
-import command_line
 import project
 import projection
+from common import cli
+from common.images import to_float
 from faults.run import ENV, SECONDS, Ended, command, fork
 from growth import Stage
-from images import to_float
 from latents import load_latents, unique_names
 from model import Discriminator, Generator, ModelConfig
 from projection import Projector, as_trained, pyramid_error, rate
@@ -34,7 +34,7 @@ QUICK = ("--steps", 3, "--precision", "fp32")
 @pytest.fixture(autouse=True)
 def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(projection, "SAMPLES", 8)
-    before = {number: signal.getsignal(number) for number in command_line.EXIT_CODES}
+    before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import checkpoint
 from checkpoint import CheckpointError
+from common.images import fade, shrink, to_float
 from dataset import ImageBank
 from growth import Stage
-from images import fade, shrink, to_float
 from model import ModelConfig
 from training import (
     MORE_EMA,

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from augment import P_MAX, augment, draw
+from common.images import to_float
 from dataset import ImageBank
 from growth import Stage
-from images import to_float
 from model import ModelConfig
 from training import TrainConfig, TrainState, train_step
 from writer import Writer

@@ -1,0 +1,1 @@
+"""What everything stands on: command lines and errors, whole files, devices, pixel ranges."""
