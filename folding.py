@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolving import blur, spread_transposed
 from model import Conv, Generator, SynthesisLayer, UpConv
+from ops.conv import blur, spread_transposed
 
 
 class ReadyConv(nn.Module):

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.images import shrink, upsample
-from convolving import blur, convolve, spread, spread_transposed
 from growth import Stage
-from styling import SLOPE, activate, finish
+from ops.adain import SLOPE, activate, finish
+from ops.conv import blur, convolve, spread, spread_transposed
 
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)
 MAPPING_LR = 0.01  # the mapping network learns 100 times slower (Karras et al. 2019, app. C)

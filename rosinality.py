@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolving import blur, spread_transposed
 from model import Conv, Dense, Generator, Mapping, ModelConfig, SynthesisLayer, UpConv
+from ops.conv import blur, spread_transposed
 
 MEAN_SAMPLES = 10_000  # z whose mean w is w_avg
 # Instance norm divides by sqrt(variance + epsilon). A map that is k times smaller looks the same

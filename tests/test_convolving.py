@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convolving import blur, convolve, filtered, padding_for, spread, spread_transposed
 from growth import Stage
 from loss import r1_penalty
 from model import Discriminator, ModelConfig
-from styling import activate
+from ops.adain import activate
+from ops.conv import blur, convolve, filtered, padding_for, spread, spread_transposed
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.images import shrink, upsample
-from convolving import blur
 from growth import Stage
 from model import (
     RGB_START,
@@ -23,7 +22,8 @@ from model import (
     update_ema,
     with_minibatch_std,
 )
-from styling import activate
+from ops.adain import activate
+from ops.conv import blur
 
 CONFIG = ModelConfig(32, 0.03, z_dim=32, w_dim=32, mapping_layers=3)
 FULL = Stage(32, 1.0)

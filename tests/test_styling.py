@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import styling
-from styling import finish, plain
+from ops import adain
+from ops.adain import finish, plain
 
 
 @pytest.fixture(autouse=True)
