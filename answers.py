@@ -17,10 +17,10 @@ from pathlib import Path
 from torch import Tensor
 
 from checkpoint import CheckpointError
+from data.photos import PhotoError, encode
 from drawing import FILM_PX
 from film import enlarge
 from latents import LatentsError
-from photos import PhotoError, encode
 from sampling import SamplingError
 from studio import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
 from wording import reason, say, whole

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import replacing
-from database import DataError, read_catalogue, reading
+from data.lmdb_format import DataError, read_catalogue, reading
 from latents import fingerprint
 from run_folder import read_config
 from sampling import Faces

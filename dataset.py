@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from database import (
+from data.lmdb_format import (
     HOLDOUT,
     TRAINING,
     DataError,

@@ -164,7 +164,7 @@ def clock(entry: object) -> int:
 
 def refuse_other_data(run: Path, photos: Photos, lmdb: Path) -> None:
     """Raise DataError if a run is known to have learned from other photos."""
-    from database import DataError, printable
+    from data.lmdb_format import DataError, printable
     from run_folder import read_config
 
     trained_on = read_config(run).get("data")
@@ -286,7 +286,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
     from common.device import DeviceError, is_out_of_memory
-    from database import DataError
+    from data.lmdb_format import DataError
     from features import FeaturesError
     from metrics import MetricError
     from run_folder import RunError

@@ -19,7 +19,7 @@ from torch import Tensor
 import checkpoint
 import metrics
 from common.images import grid, write_image
-from database import HOLDOUT, DataError, printable
+from data.lmdb_format import HOLDOUT, DataError, printable
 from dataset import ImageBank
 from features import Network
 from metrics import Figures, Value, half_width, interval, require

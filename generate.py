@@ -325,9 +325,9 @@ def run(args: argparse.Namespace) -> None:
     """Draw, and end with one line if something is wrong."""
     from checkpoint import CheckpointError
     from common.device import DeviceError, is_out_of_memory
+    from data.photos import PhotoError
     from drawing import FlagError
     from latents import LatentsError
-    from photos import PhotoError
     from sampling import SamplingError
 
     try:

@@ -29,12 +29,12 @@ from common.cli import (
     stop_on_signals,
     tell,
 )
-from database import HOLDOUT, TRAINING, DataError, printable
-from photos import FORMATS, MIN_SIZE, QUALITY, Recipe
-from selection import Photo, Report, find_photos, select, spread
-from tables import Condition, SelectionError, read_list, read_table
-from workers import WorkerLostError, Workers, usable_cores
-from writer import Writer
+from data.lmdb_format import HOLDOUT, TRAINING, DataError, printable
+from data.lmdb_writer import Writer
+from data.photos import FORMATS, MIN_SIZE, QUALITY, Recipe
+from data.selection import Photo, Report, find_photos, select, spread
+from data.tables import Condition, SelectionError, read_list, read_table
+from data.workers import WorkerLostError, Workers, usable_cores
 
 EXAMPLES = """  python prepare_data.py photos faces.lmdb
   python prepare_data.py young old mix.lmdb --per_source 2500

@@ -22,7 +22,7 @@ from common.cli import (
     say,
     tell,
 )
-from photos import PhotoError
+from data.photos import PhotoError
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from PIL import Image

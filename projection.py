@@ -23,9 +23,9 @@ import checkpoint
 from common.cli import PSI
 from common.device import choose_precision
 from common.images import fade, shrink, to_float, to_uint8
+from data.photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
 from latents import Latents
 from model import Discriminator
-from photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
 from sampling import Faces
 
 SAMPLES = 64  # to begin with the best of

@@ -44,7 +44,7 @@ def run_or_fail(args: argparse.Namespace) -> NoReturn:
     """Run and end, with one line if something is wrong."""
     from checkpoint import CheckpointError
     from common.device import DeviceError, is_out_of_memory
-    from database import DataError
+    from data.lmdb_format import DataError
     from metrics import MetricError
     from parallel import ParallelError
     from planning import PlanError

@@ -143,8 +143,8 @@ def draw_database(path: Path, count: int, sizes: Sequence[int]) -> Path:
     import numpy as np
     from PIL import Image
 
-    from photos import encode
-    from writer import Writer
+    from data.lmdb_writer import Writer
+    from data.photos import encode
 
     rng = np.random.default_rng(0)
     with Writer(path, sizes, ["drawn"]) as writer:

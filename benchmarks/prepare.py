@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import common
 from common.cli import integer
-from workers import usable_cores
+from data.workers import usable_cores
 
 CAMERA = (4000, 3000)  # px
 SMALL = (178, 218)  # px, as CelebA's aligned photos are

@@ -56,7 +56,7 @@ def detect(args: argparse.Namespace) -> None:
     import numpy as np
 
     from common.device import choose_device
-    from database import HOLDOUT, TRAINING
+    from data.lmdb_format import HOLDOUT, TRAINING
     from dataset import ImageBank
     from sampling import load_faces
 
@@ -132,7 +132,7 @@ def main() -> None:
     args = read_arguments()
     from checkpoint import CheckpointError
     from common.device import DeviceError
-    from database import DataError
+    from data.lmdb_format import DataError
     from sampling import SamplingError
 
     with interruptible(PROGRAM, "interrupted; nothing was made"):

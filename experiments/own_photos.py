@@ -93,7 +93,7 @@ def read_unseen(args: argparse.Namespace, run: Path, faces: Faces) -> Tensor:
     """
     import numpy as np
 
-    from database import HOLDOUT, DataError
+    from data.lmdb_format import HOLDOUT, DataError
     from dataset import ImageBank
     from run_folder import read_config
 
@@ -147,7 +147,7 @@ def main() -> None:
     args = read_arguments()
     from checkpoint import CheckpointError
     from common.device import DeviceError
-    from database import DataError
+    from data.lmdb_format import DataError
     from run_folder import RunError
     from sampling import SamplingError
 

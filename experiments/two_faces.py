@@ -157,8 +157,8 @@ def read_faces(folder: Path) -> tuple[Drawn, Drawn, list[str]]:
     import torch
     from PIL import Image
 
+    from data.photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
     from experiments.factors import Drawn, read_table
-    from photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
 
     try:
         columns = read_table(folder / "faces.csv")
@@ -278,7 +278,7 @@ def main() -> None:
     args = read_arguments()
     from checkpoint import CheckpointError
     from common.device import DeviceError
-    from photos import PhotoError
+    from data.photos import PhotoError
     from sampling import SamplingError
 
     with interruptible(PROGRAM, "interrupted; nothing was made"):

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from database import HOLDOUT, TRAINING
+from data.lmdb_format import HOLDOUT, TRAINING
+from data.lmdb_writer import Writer
 from dataset import ImageBank
 from features import LITE0_ROWS
-from writer import Writer
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:  # as in the background of a shell: the scripts

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from archives import MAX_MEMBER
+from data.zips import MAX_MEMBER
 from faults.folders import (
     encoded,
     entries,

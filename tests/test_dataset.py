@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 import dataset
-from database import HOLDOUT, TRAINING, DataError
+from data.lmdb_format import HOLDOUT, TRAINING, DataError
+from data.lmdb_writer import Writer
 from dataset import ImageBank
-from writer import Writer
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from pages import PageError, check_pages
+from data.lmdb_check import PageError, check_pages
 
 PAGE = 4096
 

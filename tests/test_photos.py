@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photos import OVERSAMPLING, PhotoError, Recipe, open_photo, prepare_photo, square
+from data.photos import OVERSAMPLING, PhotoError, Recipe, open_photo, prepare_photo, square
 
 SIZE = 64  # px
 ENOUGH = OVERSAMPLING * SIZE

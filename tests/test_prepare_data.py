@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from database import HOLDOUT, TRAINING
+from data.lmdb_format import HOLDOUT, TRAINING
+from data.photos import PhotoError, open_photo, square
+from data.selection import spread
+from data.tables import Condition
 from dataset import ImageBank
 from faults.folders import (
     COLOUR,
@@ -24,9 +27,6 @@ from faults.folders import (
     run,
     scene,
 )
-from photos import PhotoError, open_photo, square
-from selection import spread
-from tables import Condition
 
 
 def opened(record: bytes) -> JpegImageFile:

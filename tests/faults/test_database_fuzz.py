@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.lmdb_writer import Writer
 from faults.folders import encoded
-from writer import Writer
 
 FUZZ = Path(__file__).parent / "database_fuzz.py"
 DAMAGES = int(os.environ.get("RETRATO_DAMAGES", "200"))

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import writer
+from data import lmdb_writer
+from data.lmdb_writer import Writer
+from data.photos import Recipe
+from data.workers import Place, WorkerLostError, Workers
 from faults.folders import (
     PATIENCE,
     LongRun,
@@ -31,9 +34,6 @@ from faults.folders import (
     run,
     tree,
 )
-from photos import Recipe
-from workers import Place, WorkerLostError, Workers
-from writer import Writer
 
 linux_only = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 
@@ -223,7 +223,7 @@ def test_p21_a_run_that_ends_spares_the_folder_of_the_next(
 ) -> None:
     """P21: the second run begins between the first one's rename and its cleaning up."""
     second = Writer(tmp_path / "a.lmdb", [16], ["b"], overwrite=True)
-    sync = writer.sync
+    sync = lmdb_writer.sync
 
     def begin_second(path: Path) -> None:
         sync(path)

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import checkpoint
+from data.lmdb_writer import Writer
 from faults.run import Ended, fork, hashes, numbers
-from writer import Writer
 
 TINY = ("--init_size", "4", "--max_size", "8", "--width", "0.015", "--batch", "4", "--precision")
 TINY = (*TINY, "fp32", "--iterations", "6", "--save_every", "3")

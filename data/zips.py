@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from photos import PhotoError
+from data.photos import PhotoError
 
 MAX_MEMBER = 2**28  # bytes: what the largest photo that photos.py opens takes uncompressed
 BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # of a zip, and of an empty one

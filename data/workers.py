@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from archives import Member, open_member
-from photos import PhotoError, Recipe, prepare_photo
+from data.photos import PhotoError, Recipe, prepare_photo
+from data.zips import Member, open_member
 
 CHUNK = 16  # photos that a worker takes at once: enough to hide the cost of sending them
 SHARES = 4  # for each worker, at least: else a few large photos would leave others idle

@@ -24,7 +24,7 @@ from reprlib import repr as brief
 
 import lmdb
 
-from pages import PageError, check_pages
+from data.lmdb_check import PageError, check_pages
 
 FORMAT = 1
 SIZES = tuple(2**n for n in range(2, 11))  # 4 to 1024 px: the sizes a StyleGAN can have

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from archives import ArchiveError, Member, is_archive, list_members
-from database import DataError, printable
-from tables import Wanted
+from data.lmdb_format import DataError, printable
+from data.tables import Wanted
+from data.zips import ArchiveError, Member, is_archive, list_members
 
 # What lies beside the photos in the data sets of others: NVIDIA's and Hugging Face's.
 LABELS = (b"dataset.json", b"metadata.csv", b"metadata.jsonl")

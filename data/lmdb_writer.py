@@ -16,7 +16,7 @@ from typing import Any
 import lmdb
 
 from common.files import sync
-from database import (
+from data.lmdb_format import (
     FORMAT,
     HOLDOUT,
     TRAINING,

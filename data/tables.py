@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from archives import Member, is_archive, open_member
-from database import printable
-from photos import PhotoError
+from data.lmdb_format import printable
+from data.photos import PhotoError
+from data.zips import Member, is_archive, open_member
 
 FILE_NAME = "file_name"  # the column of Hugging Face's tables that names the files
 OPERATORS: dict[str, Callable[[float, float], bool]] = {

@@ -1,0 +1,1 @@
+"""Photos become one LMDB: found, chosen, made square, stored. No torch here."""
