@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from checkpoint import CheckpointError
+from checkpoints.checkpoint import CheckpointError
 from data.photos import PhotoError, encode
 from drawing import FILM_PX
 from film import enlarge

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import checkpoint
+from checkpoints import checkpoint
 from common.images import to_uint8
 from dataset import ImageBank
 from growth import Stage

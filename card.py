@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checkpoints.run_folder import read_config
 from common.files import replacing
 from data.lmdb_format import DataError, read_catalogue, reading
 from latents import fingerprint
-from run_folder import read_config
 from sampling import Faces
 
 FIGURES = Path("evaluation", "figures.json")  # in a run folder, by evaluate.py

@@ -125,7 +125,7 @@ def measure_all(
 
     A damaged one of a run is told and passed over. Raises CheckpointError if there is no other.
     """
-    from checkpoint import PREVIOUS, CheckpointError, candidates
+    from checkpoints.checkpoint import PREVIOUS, CheckpointError, candidates
     from evaluation import COPY_SAMPLES, Measured, sample
     from sampling import load_faces
 
@@ -164,8 +164,8 @@ def clock(entry: object) -> int:
 
 def refuse_other_data(run: Path, photos: Photos, lmdb: Path) -> None:
     """Raise DataError if a run is known to have learned from other photos."""
+    from checkpoints.run_folder import read_config
     from data.lmdb_format import DataError, printable
-    from run_folder import read_config
 
     trained_on = read_config(run).get("data")
     if trained_on is None:
@@ -284,12 +284,12 @@ def write_pictures(out: Path, photos: Photos, result: Result) -> list[str]:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and end with one line if something is wrong."""
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
+    from checkpoints.run_folder import RunError
     from common.device import DeviceError, is_out_of_memory
     from data.lmdb_format import DataError
     from features import FeaturesError
     from metrics import MetricError
-    from run_folder import RunError
     from sampling import SamplingError
 
     try:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import checkpoint
 import metrics
+from checkpoints import checkpoint
 from common.images import grid, write_image
 from data.lmdb_format import HOLDOUT, DataError, printable
 from dataset import ImageBank

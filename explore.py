@@ -123,7 +123,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serve, and end with one line if something is wrong."""
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError
     from sampling import SamplingError
 

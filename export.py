@@ -168,7 +168,7 @@ def header(subject: Subject) -> dict[str, Any]:
     """Return what goes with the weights: the config, the stage, and how far it was trained."""
     from dataclasses import asdict
 
-    from checkpoint import FORMAT
+    from checkpoints.checkpoint import FORMAT
 
     kept = {name: subject.entries.get(name) for name in ("iteration", "nimg", "foreign")}
     return {
@@ -203,7 +203,7 @@ def write_onnx(args: argparse.Namespace, subject: Subject) -> str:
 
 def write_safetensors(args: argparse.Namespace, subject: Subject) -> str:
     """Write the safetensors file and its card; return the line that says so."""
-    from safetensors_file import save_safetensors
+    from checkpoints.safetensors_file import save_safetensors
 
     weights = subject.faces.G.state_dict()
     save_safetensors(args.safetensors, weights, header(subject))
@@ -248,10 +248,10 @@ def write_card_of(path: Path, args: argparse.Namespace, subject: Subject, use: l
 
 def run(args: argparse.Namespace) -> None:
     """Export, and end with one line if something is wrong."""
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
+    from checkpoints.run_folder import RunError
     from common.device import DeviceError, is_out_of_memory
     from onnx_file import ExportError
-    from run_folder import RunError
     from sampling import SamplingError
 
     try:

@@ -323,7 +323,7 @@ def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Draw, and end with one line if something is wrong."""
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError, is_out_of_memory
     from data.photos import PhotoError
     from drawing import FlagError

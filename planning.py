@@ -17,12 +17,12 @@ from typing import Any
 
 import parallel
 from best import Best
+from checkpoints.run_folder import SampleSheet
 from common.device import is_out_of_memory
 from dataset import ImageBank, free_bytes
 from growth import Growth
 from meter import Costs, clock, memory_gb, seconds
 from model import STD_GROUP
-from run_folder import SampleSheet
 from training import TrainConfig, TrainState, train_step
 
 # The widest networks whose run sees so many images at the last resolution. Below that more

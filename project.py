@@ -168,7 +168,7 @@ def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Project, and end with one line if something is wrong."""
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError, is_out_of_memory
     from sampling import SamplingError
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import checkpoint
+from checkpoints import checkpoint
 from common.cli import PSI
 from common.device import choose_precision
 from common.images import fade, shrink, to_float, to_uint8

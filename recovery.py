@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import checkpoint
-from checkpoint import CheckpointError, NotFiniteError
-from run_folder import RunError
+from checkpoints import checkpoint
+from checkpoints.checkpoint import CheckpointError, NotFiniteError
+from checkpoints.run_folder import RunError
 from training import TrainConfig, TrainState
 
 HALVINGS = 3  # of the learning rates of a run whose numbers overflow, before it stops

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import checkpoint
-from checkpoint import CheckpointError
+from checkpoints import checkpoint
+from checkpoints.checkpoint import CheckpointError
 from common.images import to_uint8
 from growth import Stage
 from model import Generator

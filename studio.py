@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-import checkpoint
+from checkpoints import checkpoint
 from common.device import choose_precision
 from common.images import write_image
 from directions import COUNT, factorise

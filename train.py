@@ -15,11 +15,11 @@ from settings import model_config, parse_args, train_config
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
 
+    from checkpoints.run_folder import RunLog, Signals
     from dataset import ImageBank
     from meter import Meter
     from model import ModelConfig
     from planning import End
-    from run_folder import RunLog, Signals
     from training import TrainConfig, TrainState
 
 PROGRAM = "train.py"
@@ -42,13 +42,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def run_or_fail(args: argparse.Namespace) -> NoReturn:
     """Run and end, with one line if something is wrong."""
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
+    from checkpoints.run_folder import RunError
     from common.device import DeviceError, is_out_of_memory
     from data.lmdb_format import DataError
     from metrics import MetricError
     from parallel import ParallelError
     from planning import PlanError
-    from run_folder import RunError
 
     try:
         run(args)
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> NoReturn:
     """Set up what the flags ask for, train, and end."""
     import parallel
     import planning
-    import run_folder
+    from checkpoints import run_folder
     from common.device import choose_device, tune
     from dataset import ImageBank
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> NoReturn:
 def refuse_batch(args: argparse.Namespace, bank: ImageBank) -> None:
     """Raise ParallelError or RunError for a batch that cannot be split or filled."""
     import parallel
-    from run_folder import RunError
+    from checkpoints.run_folder import RunError
 
     parallel.refuse_batch(args.batch)
     if bank.count < args.batch:
@@ -129,7 +129,7 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
     """Take up the run in its folder, or begin it; train and write; return the exit code."""
     import planning
     import recovery
-    import run_folder
+    from checkpoints import run_folder
 
     before = run_folder.read_config(args.out)
     model, config = model_config(args, before), train_config(args, bank.device, before)
@@ -159,8 +159,8 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
 def follow(args: argparse.Namespace, bank: ImageBank) -> int:
     """Compute this process's part of every step of the first one's; return the exit code."""
     import parallel
+    from checkpoints.run_folder import Signals
     from common.cli import EXIT_CODES
-    from run_folder import Signals
     from training import train_step
 
     signals = Signals()
@@ -224,10 +224,10 @@ def keep_training(
 ) -> int:
     """Train, going back as often as it helps when numbers overflow; return the exit code."""
     import parallel
-    from checkpoint import NotFiniteError
+    from checkpoints.checkpoint import NotFiniteError
+    from checkpoints.run_folder import Signals
     from planning import End
     from recovery import go_back
-    from run_folder import Signals
 
     signals, end = Signals(), End(config, args, state.iteration)
     while True:
@@ -256,10 +256,10 @@ def train(
     """
     import parallel
     from best import Best
-    from checkpoint import NotFiniteError
+    from checkpoints.checkpoint import NotFiniteError
+    from checkpoints.run_folder import RunLog, SampleSheet
     from meter import Meter
     from recovery import refuse_not_finite, save
-    from run_folder import RunLog, SampleSheet
     from training import train_step
     from watchdog import Variety
 
@@ -320,7 +320,7 @@ def watch(record: dict[str, Any], loss: str, meter: Meter, log: RunLog) -> None:
 
 def keep_time(state: TrainState, end: End, out: Path, meter: Meter, log: RunLog) -> None:
     """Move the end of a planned run if it would not be on time."""
-    from run_folder import read_config, write_config
+    from checkpoints.run_folder import read_config, write_config
 
     iterations = end.on_time(state.nimg, time.monotonic())
     if iterations == end.iterations:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import parallel
 from augment import SPEED, Ada, augment, draw
-from checkpoint import CheckpointError, described, first_difference
+from checkpoints.checkpoint import CheckpointError, described, first_difference
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
 from growth import Growth, Stage

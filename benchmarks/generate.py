@@ -28,7 +28,7 @@ def read_arguments() -> argparse.Namespace:
 
 def our_checkpoint(path: Path, args: argparse.Namespace) -> None:
     """Write a snapshot of a generator as it is before any training."""
-    import checkpoint
+    from checkpoints import checkpoint
     from growth import Stage
     from model import Generator, ModelConfig
 

@@ -130,7 +130,7 @@ def ratio(photos: Sequence[bool], samples: Sequence[bool]) -> str:
 def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError
     from data.lmdb_format import DataError
     from sampling import SamplingError

@@ -54,7 +54,7 @@ def project_unseen(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from checkpoint import load_discriminator
+    from checkpoints.checkpoint import load_discriminator
     from common.device import choose_device, choose_precision
     from common.images import to_uint8, write_image
     from projection import Projector, as_trained
@@ -93,9 +93,9 @@ def read_unseen(args: argparse.Namespace, run: Path, faces: Faces) -> Tensor:
     """
     import numpy as np
 
+    from checkpoints.run_folder import read_config
     from data.lmdb_format import HOLDOUT, DataError
     from dataset import ImageBank
-    from run_folder import read_config
 
     resolution = faces.G.config.resolution
     trained_on = read_config(run).get("data")
@@ -145,10 +145,10 @@ def shares(faces: Faces) -> Tensor:
 def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
+    from checkpoints.run_folder import RunError
     from common.device import DeviceError
     from data.lmdb_format import DataError
-    from run_folder import RunError
     from sampling import SamplingError
 
     with interruptible(PROGRAM, "interrupted; nothing was made"):

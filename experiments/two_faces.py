@@ -276,7 +276,7 @@ def write_heat(path: Path, found: Mapping[str, Mapping[str, Found]]) -> None:
 def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
-    from checkpoint import CheckpointError
+    from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError
     from data.photos import PhotoError
     from sampling import SamplingError

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-import checkpoint
-from checkpoint import CheckpointError
+from checkpoints import checkpoint
+from checkpoints.checkpoint import CheckpointError
 from model import Generator, ModelConfig
 
 ROOT = Path(__file__).parent.parent

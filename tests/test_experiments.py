@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
+from checkpoints import checkpoint
 from experiments import detect
 from experiments.factors import (
     COLUMNS,

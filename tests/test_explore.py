@@ -25,8 +25,8 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
 import explore
+from checkpoints import checkpoint
 from common import cli
 from model import Discriminator, Generator, ModelConfig
 from wording import ENGLISH, SPANISH, say

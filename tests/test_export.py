@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
 import export
 import generate
 import onnx_file
-from checkpoint import CheckpointError, load_generator
+from checkpoints import checkpoint
+from checkpoints.checkpoint import CheckpointError, load_generator
 from common import cli
 from faults.folders import names, run
 from growth import Stage

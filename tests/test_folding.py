@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import rosinality
+from checkpoints import rosinality
 from folding import folded
 from growth import Stage
 from model import Conv, Generator, ModelConfig, UpConv

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
 import generate
+from checkpoints import checkpoint
 from common import cli
 from common.device import dtype_of_pictures
 from drawing import mix_sheet

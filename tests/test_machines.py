@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+from checkpoints import checkpoint
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--width", "0.03", "--batch", "8", "--init_size", "4", "--max_size", "4"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
 import generate
+from checkpoints import checkpoint
 from common import cli
 from common.device import dtype_of_pictures
 from directions import factorise, moved

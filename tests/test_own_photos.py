@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+from checkpoints import checkpoint
 from dataset import ImageBank
 from experiments.own_photos import HEADS, shares
 from growth import Stage

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-import checkpoint
 import parallel
+from checkpoints import checkpoint
 
 ROOT = Path(__file__).parent.parent
 RUNS = ["r1 none", "wgan-gp none", "r1 ada", "rpgan fixed"]

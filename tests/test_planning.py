@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-import checkpoint
 import planning
 import train
+from checkpoints import checkpoint
 from growth import Growth
 from meter import Costs, seconds
 from planning import End, PlanError, images_in, make_plan, tell_plan, time_of_day

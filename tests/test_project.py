@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
 import project
 import projection
+from checkpoints import checkpoint
 from common import cli
 from common.images import to_float
 from faults.run import ENV, SECONDS, Ended, command, fork

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import checkpoint
 import generate
-import rosinality
-from checkpoint import CheckpointError, load_generator
+from checkpoints import checkpoint, rosinality
+from checkpoints.checkpoint import CheckpointError, load_generator
 from growth import Stage
 from model import Generator
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
 import projection
 import studio
 import wording
 from answers import MAX_MB, Answers, RefusalError, figure
+from checkpoints import checkpoint
 from film import enlarge
 from latents import load_latents, save_latents
 from mixing import Face

@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import checkpoint
-import run_folder
 import train
+from checkpoints import checkpoint, run_folder
 from growth import Growth
 from meter import Meter, clock, seconds_left
 from training import TrainConfig

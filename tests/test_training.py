@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import checkpoint
-from checkpoint import CheckpointError
+from checkpoints import checkpoint
+from checkpoints.checkpoint import CheckpointError
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
 from growth import Stage

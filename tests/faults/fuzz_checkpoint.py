@@ -26,7 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import checkpoint  # the scripts' folder is on the path only now
+from checkpoints import checkpoint  # the scripts' folder is on the path only now
 from model import Generator, ModelConfig
 from sampling import read_stage
 

@@ -249,7 +249,7 @@ def numbers(path: Path) -> str:
     """Return the SHA-256 of every number in a checkpoint, which must be sound."""
     import torch
 
-    import checkpoint
+    from checkpoints import checkpoint
 
     found = hashlib.sha256()
     todo: list[Any] = [checkpoint.load(path)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import checkpoint
+from checkpoints import checkpoint
 from faults.run import Ended, fork, hashes
 from model import Generator, ModelConfig
 

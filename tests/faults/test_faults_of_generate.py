@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
+from checkpoints import checkpoint
 from faults.run import (
     ENV,
     bound_by_modes,

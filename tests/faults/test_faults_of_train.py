@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoint
+from checkpoints import checkpoint
 from faults.run import (
     ENV,
     bound_by_modes,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-import checkpoint
 import train
+from checkpoints import checkpoint
 from faults.run import fork
 from model import ModelConfig
 from training import TrainState

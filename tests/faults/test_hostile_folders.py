@@ -13,7 +13,7 @@ import lmdb
 import pytest
 import torch
 
-import checkpoint
+from checkpoints import checkpoint
 from data.lmdb_writer import Writer
 from faults.run import Ended, fork, hashes, numbers
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+from checkpoints import checkpoint
 from faults.run import command, fork, hashes, run
 from model import Generator, ModelConfig
 

@@ -19,10 +19,10 @@ from typing import IO, Any
 
 import torch
 
-import rosinality
+from checkpoints import rosinality
+from checkpoints.safetensors_file import begins_safetensors, parse_safetensors
 from common.files import replacing, sync
 from model import Discriminator, Generator, ModelConfig
-from safetensors_file import begins_safetensors, parse_safetensors
 
 FORMAT = 1
 LATEST = "latest.pt"
