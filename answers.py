@@ -20,8 +20,8 @@ from checkpoints.checkpoint import CheckpointError
 from data.photos import PhotoError, encode
 from drawing import FILM_PX
 from film import enlarge
-from latents import LatentsError
-from sampling import SamplingError
+from sampling.latents import LatentsError
+from sampling.sampler import SamplingError
 from studio import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
 from wording import reason, say, whole
 

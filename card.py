@@ -15,8 +15,8 @@ from typing import Any
 from checkpoints.run_folder import read_config
 from common.files import replacing
 from data.lmdb_format import DataError, read_catalogue, reading
-from latents import fingerprint
-from sampling import Faces
+from sampling.latents import fingerprint
+from sampling.sampler import Faces
 
 FIGURES = Path("evaluation", "figures.json")  # in a run folder, by evaluate.py
 UNKNOWN = "unknown"  # the licence, unless one is given; a name that Hugging Face knows

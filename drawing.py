@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from common.images import grid, write_image
 from film import enlarge, write_film
-from latents import Latents, save_latents
-from sampling import PARTS, Faces, refuse_alike, replace_layers, walk
+from sampling.latents import Latents, save_latents
+from sampling.sampler import PARTS, Faces, refuse_alike, replace_layers, walk
 
 MAX_SHEET = 2**26  # pixels of one picture: 8192 x 8192, what viewers still open
 MAX_FILM = 2**28  # pixels of all frames, which are held in memory: 0.8 GB

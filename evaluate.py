@@ -83,7 +83,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from common.device import choose_device
     from evaluation import Reference, find_copies, read_photos
     from metrics import require
-    from sampling import load_faces
+    from sampling.sampler import load_faces
 
     require(args.samples, "samples")
     device = choose_device(args.device)
@@ -127,7 +127,7 @@ def measure_all(
     """
     from checkpoints.checkpoint import PREVIOUS, CheckpointError, candidates
     from evaluation import COPY_SAMPLES, Measured, sample
-    from sampling import load_faces
+    from sampling.sampler import load_faces
 
     files = [path for path in candidates(args.checkpoint) if path.name != PREVIOUS]
     beside = [args.checkpoint / name for name in ("best.pt", *AVERAGES)]
@@ -290,7 +290,7 @@ def run(args: argparse.Namespace) -> None:
     from data.lmdb_format import DataError
     from features import FeaturesError
     from metrics import MetricError
-    from sampling import SamplingError
+    from sampling.sampler import SamplingError
 
     try:
         evaluate(args)

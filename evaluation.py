@@ -23,7 +23,7 @@ from data.lmdb_format import HOLDOUT, DataError, printable
 from dataset import ImageBank
 from features import Network
 from metrics import Figures, Value, half_width, interval, require
-from sampling import Faces
+from sampling.sampler import Faces
 
 COPY_SAMPLES = 1000  # whose nearest training photos are looked for
 CACHE_FORMAT = 1

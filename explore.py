@@ -93,7 +93,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     stay_inside(folder)
     from answers import MAX_MB, Answers
     from common.device import choose_device
-    from sampling import load_faces
+    from sampling.sampler import load_faces
     from studio import Studio
     from webpage import Page, theme
 
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> None:
     """Serve, and end with one line if something is wrong."""
     from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError
-    from sampling import SamplingError
+    from sampling.sampler import SamplingError
 
     with tempfile.TemporaryDirectory(prefix="retrato-", ignore_cleanup_errors=True) as folder:
         try:

@@ -148,7 +148,7 @@ def export_all(args: argparse.Namespace) -> Iterator[str]:
 
     from card import Subject
     from common.device import choose_device
-    from sampling import load_faces
+    from sampling.sampler import load_faces
 
     def load(where: torch.device) -> Subject:
         return Subject(*load_faces(args.checkpoint, where, partial(tell, PROGRAM)))
@@ -252,7 +252,7 @@ def run(args: argparse.Namespace) -> None:
     from checkpoints.run_folder import RunError
     from common.device import DeviceError, is_out_of_memory
     from onnx_file import ExportError
-    from sampling import SamplingError
+    from sampling.sampler import SamplingError
 
     try:
         for line in export_all(args):

@@ -30,8 +30,8 @@ from common.cli import (
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from drawing import Job
-    from projection import Projector
-    from sampling import Faces
+    from sampling.projector import Projector
+    from sampling.sampler import Faces
 
 PROGRAM = "generate.py"
 MAX_IMAGES = 1_000_000
@@ -225,8 +225,8 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     from common.device import choose_device, dtype_of_pictures
     from drawing import Job, default_out
     from film import progress_paths, write_progress
-    from latents import load_latents
-    from sampling import load_faces
+    from sampling.latents import load_latents
+    from sampling.sampler import load_faces
 
     history = progress_paths(args.checkpoint) if args.progress else []
     loaded = load_faces(args.checkpoint, choose_device(args.device), partial(tell, PROGRAM))
@@ -271,7 +271,7 @@ def plan_grids(args: argparse.Namespace, faces: Faces) -> Plan:
 
 def plan_directions(args: argparse.Namespace, faces: Faces) -> Plan:
     """Return the plan of the one sheet of --directions or --direction."""
-    import directions
+    from sampling import directions
 
     if args.directions:
         numbers = args.direction_seeds[:MOST_FACES]
@@ -287,8 +287,8 @@ def plan_mix(args: argparse.Namespace, loaded: tuple[Faces, Path, dict[str, Any]
 
     What takes long, to find photos, is left to the drawing.
     """
-    import mixing
-    from projection import load_projector
+    from sampling import mixing
+    from sampling.projector import load_projector
 
     faces = loaded[0]
     weights = None if args.give is None else mixing.shares(args.give, len(args.mix), faces)
@@ -327,8 +327,8 @@ def run(args: argparse.Namespace) -> None:
     from common.device import DeviceError, is_out_of_memory
     from data.photos import PhotoError
     from drawing import FlagError
-    from latents import LatentsError
-    from sampling import SamplingError
+    from sampling.latents import LatentsError
+    from sampling.sampler import SamplingError
 
     try:
         say(draw_all(args))

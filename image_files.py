@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from common.files import replacing
-from sampling import Faces, refuse_alike
+from sampling.sampler import Faces, refuse_alike
 
 MADE = (1980, 1, 1, 0, 0, 0)  # the time of every member: the same samples are the same zip
 NAME = "img{:08d}.png"

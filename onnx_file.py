@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from common.files import replacing
-from sampling import Faces
+from sampling.sampler import Faces
 
 TOLERANCE = 1e-4  # of 2, the range of an image
 BATCHES = (1, 3)  # that are tried

@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from PIL import Image
     from torch import Tensor
 
-    from projection import Projection
-    from sampling import Faces
+    from sampling.projector import Projection
+    from sampling.sampler import Faces
 
 PROGRAM = "project.py"
 FILM_PHOTOS = 8  # at most in the film, side by side
@@ -88,8 +88,8 @@ def project_all(args: argparse.Namespace) -> list[str]:
     from common.device import choose_device
     from common.images import to_uint8
     from drawing import default_out
-    from projection import as_trained, load_projector, read_photos
-    from sampling import load_faces
+    from sampling.projector import as_trained, load_projector, read_photos
+    from sampling.sampler import load_faces
 
     device = choose_device(args.device)
     told = partial(tell, PROGRAM)
@@ -110,8 +110,8 @@ def write_all(
 ) -> list[str]:
     """Write a file of styles for each photo, the sheet and the film; return what was written."""
     from common.images import write_image
-    from latents import Latents, save_latents, unique_names
-    from similarity import psnr, ssim
+    from sampling.latents import Latents, save_latents, unique_names
+    from sampling.similarity import psnr, ssim
 
     latents, reached = projection.latents, projection.way[-1]
     ratios, likenesses = psnr(targets, reached).tolist(), ssim(targets, reached).tolist()
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> None:
     """Project, and end with one line if something is wrong."""
     from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError, is_out_of_memory
-    from sampling import SamplingError
+    from sampling.sampler import SamplingError
 
     try:
         say(project_all(args))

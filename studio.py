@@ -22,14 +22,14 @@ from tqdm import tqdm
 from checkpoints import checkpoint
 from common.device import choose_precision
 from common.images import write_image
-from directions import COUNT, factorise
 from drawing import FILM_PX, Job
 from film import enlarge, write_film
-from folding import folded
-from latents import Latents, load_latents, save_latents
-from mixing import MOST, Face, blend, draw_crossover
-from projection import Projector, as_trained, read_photos
-from sampling import PARTS, Faces, read_stage, walk
+from sampling.directions import COUNT, factorise
+from sampling.folded import folded
+from sampling.latents import Latents, load_latents, save_latents
+from sampling.mixing import MOST, Face, blend, draw_crossover
+from sampling.projector import Projector, as_trained, read_photos
+from sampling.sampler import PARTS, Faces, read_stage, walk
 from sheets import difference, heat
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -15,7 +15,7 @@ import gradio as gr
 
 from answers import Answers, Picked, RefusalError, film_steps
 from common.cli import PSI
-from directions import COUNT
+from sampling.directions import COUNT
 from wording import ENGLISH, LANGUAGES, preferred, say
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "sans-serif")

@@ -42,7 +42,7 @@ def open_answers(folder: Path, args: argparse.Namespace) -> Answers:
     import torch
 
     from answers import Answers
-    from sampling import load_faces
+    from sampling.sampler import load_faces
     from studio import Studio
 
     our_checkpoint(folder / "ours.pt", args)
@@ -66,7 +66,7 @@ def main() -> None:
     args = read_arguments()
     import torch
 
-    from directions import COUNT
+    from sampling.directions import COUNT
     from studio import DTYPES
 
     with tempfile.TemporaryDirectory() as name:

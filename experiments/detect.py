@@ -58,7 +58,7 @@ def detect(args: argparse.Namespace) -> None:
     from common.device import choose_device
     from data.lmdb_format import HOLDOUT, TRAINING
     from dataset import ImageBank
-    from sampling import load_faces
+    from sampling.sampler import load_faces
 
     detector = Detector()
     faces, file, _ = load_faces(args.checkpoint, choose_device(args.device), partial(tell, PROGRAM))
@@ -133,7 +133,7 @@ def main() -> None:
     from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError
     from data.lmdb_format import DataError
-    from sampling import SamplingError
+    from sampling.sampler import SamplingError
 
     with interruptible(PROGRAM, "interrupted; nothing was made"):
         try:

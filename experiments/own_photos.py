@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from PIL import Image
     from torch import Tensor
 
-    from projection import Projection
-    from sampling import Faces
+    from sampling.projector import Projection
+    from sampling.sampler import Faces
 
 PROGRAM = "own_photos"
 COLUMNS = 2  # of the sheet
@@ -57,9 +57,9 @@ def project_unseen(args: argparse.Namespace) -> None:
     from checkpoints.checkpoint import load_discriminator
     from common.device import choose_device, choose_precision
     from common.images import to_uint8, write_image
-    from projection import Projector, as_trained
-    from sampling import load_faces
-    from similarity import psnr, ssim
+    from sampling.projector import Projector, as_trained
+    from sampling.sampler import load_faces
+    from sampling.similarity import psnr, ssim
 
     chosen = choose_device(args.device)
     faces, file, entries = load_faces(args.checkpoint, chosen, partial(tell, PROGRAM))
@@ -112,7 +112,7 @@ def read_unseen(args: argparse.Namespace, run: Path, faces: Faces) -> Tensor:
 
 def draw_mixes(faces: Faces, projection: Projection, pairs: int) -> Image.Image:
     """Return a row for each pair: both reconstructions, and what --give would make of them."""
-    from mixing import Face, blend
+    from sampling.mixing import Face, blend
     from sheets import Row, beside, sheet
 
     def face(i: int) -> Face:
@@ -149,7 +149,7 @@ def main() -> None:
     from checkpoints.run_folder import RunError
     from common.device import DeviceError
     from data.lmdb_format import DataError
-    from sampling import SamplingError
+    from sampling.sampler import SamplingError
 
     with interruptible(PROGRAM, "interrupted; nothing was made"):
         try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from torch import Tensor
 
     from experiments.factors import Drawn, Origins, Reader, Reading
-    from sampling import Faces
+    from sampling.sampler import Faces
 
 PROGRAM = "two_faces"
 SIZE = 64  # px
@@ -137,7 +137,7 @@ def compare(args: argparse.Namespace) -> None:
 def load_all(args: argparse.Namespace) -> list[Faces]:
     """Return the generators of the runs. Raises CheckpointError, DeviceError or SamplingError."""
     from common.device import choose_device
-    from sampling import SamplingError, load_faces
+    from sampling.sampler import SamplingError, load_faces
 
     generators = []
     for each in args.runs:
@@ -279,7 +279,7 @@ def main() -> None:
     from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError
     from data.photos import PhotoError
-    from sampling import SamplingError
+    from sampling.sampler import SamplingError
 
     with interruptible(PROGRAM, "interrupted; nothing was made"):
         try:

@@ -25,7 +25,7 @@ from common import cli
 from faults.folders import names, run
 from growth import Stage
 from model import Generator, ModelConfig
-from sampling import load_faces, replace_layers
+from sampling.sampler import load_faces, replace_layers
 from test_rosinality import its_state, save
 
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from drawing import mix_sheet
 from film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
 from growth import Stage
 from model import Generator, ModelConfig
-from sampling import Faces, load_faces, replace_layers, walk
+from sampling.sampler import Faces, load_faces, replace_layers, walk
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

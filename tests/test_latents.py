@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from latents import Latents, LatentsError, fingerprint, load_latents, save_latents
 from model import Generator, ModelConfig
+from sampling.latents import Latents, LatentsError, fingerprint, load_latents, save_latents
 
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
 

@@ -14,12 +14,12 @@ import generate
 from checkpoints import checkpoint
 from common import cli
 from common.device import dtype_of_pictures
-from directions import factorise, moved
 from drawing import FlagError
-from latents import load_latents
-from mixing import blend, crossovers, read_face, shares
 from model import Generator, ModelConfig
-from sampling import Faces, load_faces
+from sampling.directions import factorise, moved
+from sampling.latents import load_latents
+from sampling.mixing import blend, crossovers, read_face, shares
+from sampling.sampler import Faces, load_faces
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from dataset import ImageBank
 from experiments.own_photos import HEADS, shares
 from growth import Stage
 from model import Discriminator, Generator, ModelConfig
-from sampling import Faces
+from sampling.sampler import Faces
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from similarity import psnr, ssim
+from sampling.similarity import psnr, ssim
 
 
 def pictures(count: int, side: int, seed: int = 0) -> torch.Tensor:

@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-import projection
 import studio
 import wording
 from answers import MAX_MB, Answers, RefusalError, figure
 from checkpoints import checkpoint
 from film import enlarge
-from latents import load_latents, save_latents
-from mixing import Face
 from model import Generator, ModelConfig
-from sampling import load_faces
+from sampling import projector
+from sampling.latents import load_latents, save_latents
+from sampling.mixing import Face
+from sampling.sampler import load_faces
 from studio import Own, Settings, Studio, image_of, snapshots_beside
 from wording import ENGLISH, LANGUAGES, SPANISH, TEXTS
 

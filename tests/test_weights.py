@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sampling import load_faces
+from sampling.sampler import load_faces
 
 FILE = Path(__file__).parent.parent / "weights" / "faces64.pt"
 

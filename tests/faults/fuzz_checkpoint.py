@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from checkpoints import checkpoint  # the scripts' folder is on the path only now
 from model import Generator, ModelConfig
-from sampling import read_stage
+from sampling.sampler import read_stage
 
 torch.manual_seed(0)
 MODEL = ModelConfig(4, 0.005, z_dim=3, w_dim=3, mapping_layers=1)

@@ -24,9 +24,9 @@ from common.cli import PSI
 from common.device import choose_precision
 from common.images import fade, shrink, to_float, to_uint8
 from data.photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
-from latents import Latents
 from model import Discriminator
-from sampling import Faces
+from sampling.latents import Latents
+from sampling.sampler import Faces
 
 SAMPLES = 64  # to begin with the best of
 BATCH = 8  # photos optimised at once, for memory

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.images import write_image
 from drawing import SHARED_NOISE, Job
 from model import SynthesisLayer
-from sampling import Faces
+from sampling.sampler import Faces
 from sheets import Row, sheet
 
 COUNT = 10  # directions on the sheet of all
