@@ -18,8 +18,8 @@ from torch import Tensor
 
 from checkpoints.checkpoint import CheckpointError
 from data.photos import PhotoError, encode
-from drawing import FILM_PX
-from film import enlarge
+from outputs.film import enlarge
+from outputs.grids import FILM_PX
 from sampling.latents import LatentsError
 from sampling.sampler import SamplingError
 from studio import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of

@@ -28,7 +28,7 @@ from common.cli import (
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
-    from card import Subject
+    from outputs.model_card import Subject
 
 PROGRAM = "export.py"
 MAX_IMAGES = 10_000_000
@@ -146,8 +146,8 @@ def export_all(args: argparse.Namespace) -> Iterator[str]:
     """
     import torch
 
-    from card import Subject
     from common.device import choose_device
+    from outputs.model_card import Subject
     from sampling.sampler import load_faces
 
     def load(where: torch.device) -> Subject:
@@ -181,7 +181,7 @@ def header(subject: Subject) -> dict[str, Any]:
 
 def write_onnx(args: argparse.Namespace, subject: Subject) -> str:
     """Write the ONNX file and its card; return the line that says so."""
-    from onnx_file import export_onnx
+    from outputs.onnx_file import export_onnx
 
     seed = args.seed if args.noise == "constant" else None
     difference = export_onnx(args.onnx, subject.faces, seed, header(subject))
@@ -221,7 +221,7 @@ def write_images(args: argparse.Namespace, subject: Subject) -> str:
     from tqdm import tqdm
 
     from common.device import dtype_of_pictures
-    from image_files import write_samples
+    from outputs.sample_files import write_samples
 
     faces = subject.faces
     faces.dtype = dtype_of_pictures(args.precision, faces.device)
@@ -239,7 +239,7 @@ def write_images(args: argparse.Namespace, subject: Subject) -> str:
 
 def write_card_of(path: Path, args: argparse.Namespace, subject: Subject, use: list[str]) -> str:
     """Write the card of the export at `path` beside it; return its name for the line."""
-    from card import write_card
+    from outputs.model_card import write_card
 
     card = path.with_name(f"{path.name}.md")
     write_card(card, subject, path.name, args.license, use)
@@ -251,7 +251,7 @@ def run(args: argparse.Namespace) -> None:
     from checkpoints.checkpoint import CheckpointError
     from checkpoints.run_folder import RunError
     from common.device import DeviceError, is_out_of_memory
-    from onnx_file import ExportError
+    from outputs.onnx_file import ExportError
     from sampling.sampler import SamplingError
 
     try:

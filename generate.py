@@ -29,7 +29,7 @@ from common.cli import (
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
-    from drawing import Job
+    from outputs.grids import Job
     from sampling.projector import Projector
     from sampling.sampler import Faces
 
@@ -223,8 +223,8 @@ def draw_all(args: argparse.Namespace) -> list[str]:
     from tqdm import tqdm
 
     from common.device import choose_device, dtype_of_pictures
-    from drawing import Job, default_out
-    from film import progress_paths, write_progress
+    from outputs.film import progress_paths, write_progress
+    from outputs.grids import Job, default_out
     from sampling.latents import load_latents
     from sampling.sampler import load_faces
 
@@ -258,7 +258,7 @@ Plan = tuple[int, Callable[["Job"], list[str]]]  # images to render, and what re
 
 def plan_grids(args: argparse.Namespace, faces: Faces) -> Plan:
     """Return the plan of the sample grid, the grids of mixes and the film. Raises FlagError."""
-    from drawing import choose_mixes, draw_film, draw_mixes, draw_samples, planned
+    from outputs.grids import choose_mixes, draw_film, draw_mixes, draw_samples, planned
 
     mixes = choose_mixes(args, faces)
 
@@ -326,7 +326,7 @@ def run(args: argparse.Namespace) -> None:
     from checkpoints.checkpoint import CheckpointError
     from common.device import DeviceError, is_out_of_memory
     from data.photos import PhotoError
-    from drawing import FlagError
+    from outputs.grids import FlagError
     from sampling.latents import LatentsError
     from sampling.sampler import SamplingError
 

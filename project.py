@@ -87,7 +87,7 @@ def project_all(args: argparse.Namespace) -> list[str]:
 
     from common.device import choose_device
     from common.images import to_uint8
-    from drawing import default_out
+    from outputs.grids import default_out
     from sampling.projector import as_trained, load_projector, read_photos
     from sampling.sampler import load_faces
 
@@ -134,7 +134,7 @@ def draw_sheet(targets: Tensor, reached: Tensor, labels: Sequence[str], mean: st
 
     The scale of differences is fixed, so that sheets can be compared.
     """
-    from sheets import Row, beside, difference, heat, sheet
+    from outputs.sheet import Row, beside, difference, heat, sheet
 
     change = heat(difference(targets, reached), MOST)
     triples = zip(labels, zip(targets, reached, change, strict=True), strict=True)
@@ -156,7 +156,7 @@ def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
     import torch
 
     from common.images import grid
-    from film import FILM_QUALITY, enlarge, write_animation
+    from outputs.film import FILM_QUALITY, enlarge, write_animation
 
     shown = min(len(targets), FILM_PHOTOS)
     pairs = [torch.cat([targets[:shown], reached[:shown]]) for reached in way]

@@ -22,15 +22,15 @@ from tqdm import tqdm
 from checkpoints import checkpoint
 from common.device import choose_precision
 from common.images import write_image
-from drawing import FILM_PX, Job
-from film import enlarge, write_film
+from outputs.film import enlarge, write_film
+from outputs.grids import FILM_PX, Job
+from outputs.sheet import difference, heat
 from sampling.directions import COUNT, factorise
 from sampling.folded import folded
 from sampling.latents import Latents, load_latents, save_latents
 from sampling.mixing import MOST, Face, blend, draw_crossover
 from sampling.projector import Projector, as_trained, read_photos
 from sampling.sampler import PARTS, Faces, read_stage, walk
-from sheets import difference, heat
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PICTURE_PX = 512  # smaller pictures are enlarged to it

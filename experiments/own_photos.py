@@ -112,8 +112,8 @@ def read_unseen(args: argparse.Namespace, run: Path, faces: Faces) -> Tensor:
 
 def draw_mixes(faces: Faces, projection: Projection, pairs: int) -> Image.Image:
     """Return a row for each pair: both reconstructions, and what --give would make of them."""
+    from outputs.sheet import Row, beside, sheet
     from sampling.mixing import Face, blend
-    from sheets import Row, beside, sheet
 
     def face(i: int) -> Face:
         latents = projection.latents

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from common.images import write_image
-from drawing import SHARED_NOISE, Job
 from model import SynthesisLayer
+from outputs.grids import SHARED_NOISE, Job
+from outputs.sheet import Row, sheet
 from sampling.sampler import Faces
-from sheets import Row, sheet
 
 COUNT = 10  # directions on the sheet of all
 SHOWN = (-4.0, -2.0, 0.0, 2.0, 4.0)  # strengths there, in standard deviations of w

@@ -15,12 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.images import to_uint8, write_image
-from drawing import SHARED_NOISE, FlagError, Job, find_layers
+from outputs.grids import SHARED_NOISE, FlagError, Job, find_layers
+from outputs.sheet import Row, difference, heat, sheet
 from sampling.latents import Latents, load_latents, save_latents, unique_names
 from sampling.projector import Projector, as_trained, read_photos
 from sampling.sampler import Faces
 from sampling.similarity import psnr
-from sheets import Row, difference, heat, sheet
 
 MOST = 128.0  # of 255: the change that is brightest in a heat map
 NAMES = "ABCDEFGH"  # of the faces of --mix

@@ -18,13 +18,13 @@ from PIL import Image
 
 import export
 import generate
-import onnx_file
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError, load_generator
 from common import cli
 from faults.folders import names, run
 from growth import Stage
 from model import Generator, ModelConfig
+from outputs import onnx_file
 from sampling.sampler import load_faces, replace_layers
 from test_rosinality import its_state, save
 

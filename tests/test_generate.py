@@ -17,10 +17,10 @@ import generate
 from checkpoints import checkpoint
 from common import cli
 from common.device import dtype_of_pictures
-from drawing import mix_sheet
-from film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
 from growth import Stage
 from model import Generator, ModelConfig
+from outputs.film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
+from outputs.grids import mix_sheet
 from sampling.sampler import Faces, load_faces, replace_layers, walk
 
 ROOT = Path(__file__).parent.parent
@@ -410,7 +410,7 @@ def test_what_no_picture_can_hold_is_refused_before_it_is_drawn(
 def test_more_seeds_than_a_picture_can_hold_are_shown_in_part(
     small: Path, monkeypatch: pytest.MonkeyPatch, out: Path
 ) -> None:
-    monkeypatch.setattr("drawing.MAX_SHEET", 16 * 16 * 16)
+    monkeypatch.setattr("outputs.grids.MAX_SHEET", 16 * 16 * 16)
     draw(small, *FEW, "--seeds", "0-30", "--out", out)
     assert pixels(out / "sample.png").shape == (2 * 18 + GAP, 8 * 18 + GAP, 3)
 

@@ -14,8 +14,8 @@ import generate
 from checkpoints import checkpoint
 from common import cli
 from common.device import dtype_of_pictures
-from drawing import FlagError
 from model import Generator, ModelConfig
+from outputs.grids import FlagError
 from sampling.directions import factorise, moved
 from sampling.latents import load_latents
 from sampling.mixing import blend, crossovers, read_face, shares

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sheets import CELL, HEAT, Row, beside, difference, heat, sheet
+from outputs.sheet import CELL, HEAT, Row, beside, difference, heat, sheet
 
 
 def lightness(colour: tuple[int, ...]) -> float:

@@ -14,8 +14,8 @@ import studio
 import wording
 from answers import MAX_MB, Answers, RefusalError, figure
 from checkpoints import checkpoint
-from film import enlarge
 from model import Generator, ModelConfig
+from outputs.film import enlarge
 from sampling import projector
 from sampling.latents import load_latents, save_latents
 from sampling.mixing import Face

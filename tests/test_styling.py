@@ -57,7 +57,7 @@ def test_maps_without_variance_become_the_shift_alone():
 def test_blocks_give_the_maps_and_gradients_of_the_plain_form(
     monkeypatch, block, shape, layout, with_noise
 ):
-    monkeypatch.setattr(styling, "BLOCK", block)
+    monkeypatch.setattr(adain, "BLOCK", block)
     n, c, h, w = shape
     x = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
     noise = torch.randn(n, 1, h, w, requires_grad=True) if with_noise else None

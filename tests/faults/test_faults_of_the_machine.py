@@ -228,10 +228,10 @@ def test_p21_a_run_that_ends_spares_the_folder_of_the_next(
     def begin_second(path: Path) -> None:
         sync(path)
         if path == tmp_path:
-            monkeypatch.setattr(writer, "sync", sync)
+            monkeypatch.setattr(lmdb_writer, "sync", sync)
             second.__enter__()
 
-    monkeypatch.setattr(writer, "sync", begin_second)
+    monkeypatch.setattr(lmdb_writer, "sync", begin_second)
     with Writer(tmp_path / "a.lmdb", [16], ["a"]) as first:
         first.add([b"one"], b"1", 0)
     second.add([b"two"], b"2", 0)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.images import grid, write_image
-from film import enlarge, write_film
+from outputs.film import enlarge, write_film
 from sampling.latents import Latents, save_latents
 from sampling.sampler import PARTS, Faces, refuse_alike, replace_layers, walk
 
