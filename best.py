@@ -12,7 +12,7 @@ from checkpoints import checkpoint
 from common.images import to_uint8
 from dataset import ImageBank
 from growth import Stage
-from metrics import require, sliced_wasserstein
+from metrics.metrics import require, sliced_wasserstein
 from model import Generator
 from training import TrainState
 

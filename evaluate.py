@@ -19,9 +19,9 @@ from common.files import replacing
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
 
-    from evaluation import Copies, Measured, Photos, Reference
-    from features import Network
-    from metrics import Figures
+    from metrics.evaluation import Copies, Measured, Photos, Reference
+    from metrics.features import Network
+    from metrics.metrics import Figures
 
 PROGRAM = "evaluate.py"
 AVERAGES = ("ema_short.pt", "ema_long.pt")  # of train.py --more_ema
@@ -81,8 +81,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from common.device import choose_device
-    from evaluation import Reference, find_copies, read_photos
-    from metrics import require
+    from metrics.evaluation import Reference, find_copies, read_photos
+    from metrics.metrics import require
     from sampling.sampler import load_faces
 
     require(args.samples, "samples")
@@ -126,7 +126,7 @@ def measure_all(
     A damaged one of a run is told and passed over. Raises CheckpointError if there is no other.
     """
     from checkpoints.checkpoint import PREVIOUS, CheckpointError, candidates
-    from evaluation import COPY_SAMPLES, Measured, sample
+    from metrics.evaluation import COPY_SAMPLES, Measured, sample
     from sampling.sampler import load_faces
 
     files = [path for path in candidates(args.checkpoint) if path.name != PREVIOUS]
@@ -182,7 +182,7 @@ def load_networks(inception: Path | None) -> list[Network]:
 
     Raises FeaturesError where --inception names a file that cannot be used.
     """
-    from features import FeaturesError, found_inception, load_inception, load_lite0
+    from metrics.features import FeaturesError, found_inception, load_inception, load_lite0
 
     found: list[Network] = []
     try:
@@ -259,8 +259,8 @@ def write_json(path: Path, psi: float, result: Result) -> None:
 
 def write_pictures(out: Path, photos: Photos, result: Result) -> list[str]:
     """Write plots, and the best samples beside their photos; return what was written."""
-    from evaluation import write_pairs
-    from features import INSTALL
+    from metrics.evaluation import write_pairs
+    from metrics.features import INSTALL
 
     measured, floor, best, copies = result
     written = ["figures.json"]
@@ -269,7 +269,7 @@ def write_pictures(out: Path, photos: Photos, result: Result) -> list[str]:
         write_pairs(out / written[-1], best.images, photos.training, copies)
     if not importlib.util.find_spec("matplotlib"):
         return [f"{out}: {', '.join(written)}; for plots: {INSTALL}"]
-    import plots
+    from metrics import plots
 
     course = [each for each in measured if not average_of(each.file)]
     if len(course) > 1:
@@ -288,8 +288,8 @@ def run(args: argparse.Namespace) -> None:
     from checkpoints.run_folder import RunError
     from common.device import DeviceError, is_out_of_memory
     from data.lmdb_format import DataError
-    from features import FeaturesError
-    from metrics import MetricError
+    from metrics.features import FeaturesError
+    from metrics.metrics import MetricError
     from sampling.sampler import SamplingError
 
     try:

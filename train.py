@@ -46,7 +46,7 @@ def run_or_fail(args: argparse.Namespace) -> NoReturn:
     from checkpoints.run_folder import RunError
     from common.device import DeviceError, is_out_of_memory
     from data.lmdb_format import DataError
-    from metrics import MetricError
+    from metrics.metrics import MetricError
     from parallel import ParallelError
     from planning import PlanError
 

@@ -250,7 +250,7 @@ def write_heat(path: Path, found: Mapping[str, Mapping[str, Found]]) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from plots import write_figure
+    from metrics.plots import write_figure
 
     figure = Figure(figsize=(6.2 * len(found), 4.6), layout="constrained")
     for place, (name, factors) in enumerate(found.items()):

@@ -14,7 +14,7 @@ from torch import Tensor
 from data.lmdb_format import HOLDOUT, TRAINING
 from data.lmdb_writer import Writer
 from dataset import ImageBank
-from features import LITE0_ROWS
+from metrics.features import LITE0_ROWS
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:  # as in the background of a shell: the scripts

@@ -17,10 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 import evaluate
-import evaluation
-import features
 import train
-from evaluation import Measured, Reference, find_copies, read_photos
+from metrics import evaluation, features
+from metrics.evaluation import Measured, Reference, find_copies, read_photos
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import features
-from features import Convolution, FeaturesError, Lite0
+from metrics import features
+from metrics.features import Convolution, FeaturesError, Lite0
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import metrics
+from metrics import metrics
 
 
 def rng(seed: int = 0) -> torch.Generator:

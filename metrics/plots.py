@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.images import write_image
-from metrics import Figures
+from metrics.metrics import Figures
 
 DPI = 100
 BINS = 60  # of a histogram

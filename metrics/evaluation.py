@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import metrics
 from checkpoints import checkpoint
 from common.images import grid, write_image
 from data.lmdb_format import HOLDOUT, DataError, printable
 from dataset import ImageBank
-from features import Network
-from metrics import Figures, Value, half_width, interval, require
+from metrics import metrics
+from metrics.features import Network
+from metrics.metrics import Figures, Value, half_width, interval, require
 from sampling.sampler import Faces
 
 COPY_SAMPLES = 1000  # whose nearest training photos are looked for
