@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.images import shrink, upsample
-from growth import Stage
 from ops.adain import SLOPE, activate, finish
 from ops.conv import blur, convolve, spread, spread_transposed
+from training.growth import Stage
 
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)
 MAPPING_LR = 0.01  # the mapping network learns 100 times slower (Karras et al. 2019, app. C)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     import torch
 
     from model import ModelConfig
-    from training import TrainConfig
+    from training.step import TrainConfig
 
 FIRST_SIZE = 8  # px; planning.py begins short runs higher
 EXAMPLES = """\
@@ -141,7 +141,7 @@ def train_config(
     networks take longer steps.
     """
     from common.device import choose_precision
-    from training import TrainConfig
+    from training.step import TrainConfig
 
     init_size = args.init_size or before.get("init_size") or min(FIRST_SIZE, args.max_size)
     doublings = (args.max_size // init_size).bit_length() - 1

@@ -17,10 +17,10 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
 
     from checkpoints.run_folder import RunLog, Signals
     from dataset import ImageBank
-    from meter import Meter
     from model import ModelConfig
-    from planning import End
-    from training import TrainConfig, TrainState
+    from training.planning import End
+    from training.progress import Meter
+    from training.step import TrainConfig, TrainState
 
 PROGRAM = "train.py"
 LOG_EVERY = 50  # iterations between records
@@ -47,8 +47,8 @@ def run_or_fail(args: argparse.Namespace) -> NoReturn:
     from common.device import DeviceError, is_out_of_memory
     from data.lmdb_format import DataError
     from metrics.metrics import MetricError
-    from parallel import ParallelError
-    from planning import PlanError
+    from training.distributed import ParallelError
+    from training.planning import PlanError
 
     try:
         run(args)
@@ -70,40 +70,39 @@ def run_or_fail(args: argparse.Namespace) -> NoReturn:
 
 def run(args: argparse.Namespace) -> NoReturn:
     """Set up what the flags ask for, train, and end."""
-    import parallel
-    import planning
     from checkpoints import run_folder
     from common.device import choose_device, tune
     from dataset import ImageBank
+    from training import distributed, planning
 
-    device = choose_device(parallel.device_of_rank(args.device))
+    device = choose_device(distributed.device_of_rank(args.device))
     tune(device)
     bank = ImageBank(args.lmdb, args.max_size, device)
     if args.batch:
         refuse_batch(args, bank)
-    with parallel.joined(device):
-        before = parallel.from_first(run_folder.read_config(args.out))
+    with distributed.joined(device):
+        before = distributed.from_first(run_folder.read_config(args.out))
         begin = partial(begin_trial, args, device, before)
         lines = planning.settle(args, bank, begin, before)
-        if lines and parallel.rank() == 0:
+        if lines and distributed.rank() == 0:
             say(lines)
         if args.dry_run:
-            parallel.leave(0)
+            distributed.leave(0)
         refuse_batch(args, bank)
-        if parallel.rank() > 0:
+        if distributed.rank() > 0:
             code = follow(args, bank)
         else:
             with run_folder.claim(args.out):
                 code = lead(args, bank)
-        parallel.leave(code)
+        distributed.leave(code)
 
 
 def refuse_batch(args: argparse.Namespace, bank: ImageBank) -> None:
     """Raise ParallelError or RunError for a batch that cannot be split or filled."""
-    import parallel
     from checkpoints.run_folder import RunError
+    from training import distributed
 
-    parallel.refuse_batch(args.batch)
+    distributed.refuse_batch(args.batch)
     if bank.count < args.batch:
         raise RunError(
             f"{args.lmdb}: {bank.count} images; expected at least a batch of {args.batch}. "
@@ -127,9 +126,8 @@ def begin_trial(
 
 def lead(args: argparse.Namespace, bank: ImageBank) -> int:
     """Take up the run in its folder, or begin it; train and write; return the exit code."""
-    import planning
-    import recovery
     from checkpoints import run_folder
+    from training import planning, recovery
 
     before = run_folder.read_config(args.out)
     model, config = model_config(args, before), train_config(args, bank.device, before)
@@ -158,23 +156,23 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
 
 def follow(args: argparse.Namespace, bank: ImageBank) -> int:
     """Compute this process's part of every step of the first one's; return the exit code."""
-    import parallel
     from checkpoints.run_folder import Signals
     from common.cli import EXIT_CODES
-    from training import train_step
+    from training import distributed
+    from training.step import train_step
 
     signals = Signals()
     while True:
-        model, config, digest, entries = parallel.from_first(None)
+        model, config, digest, entries = distributed.from_first(None)
         if digest != bank.digest:
-            raise parallel.ParallelError(
+            raise distributed.ParallelError(
                 f"{args.lmdb}: other photos than those of the first process; expected copies of "
                 "one database on all machines"
             )
         state = new_state(args, model, config, bank.device)
         state.restore(entries)
         while True:
-            stop = parallel.highest(signals.received, bank.device)
+            stop = distributed.highest(signals.received, bank.device)
             if stop:
                 break
             train_step(state, config, bank)
@@ -187,7 +185,7 @@ def new_state(
 ) -> TrainState:
     """Return the state of a run that begins, compiled if that is wanted and possible."""
     from common.device import can_compile
-    from training import TrainState
+    from training.step import TrainState
 
     state = TrainState(model, config, device)
     if args.compile == "on" or (args.compile == "auto" and device.type == "cuda"):
@@ -223,20 +221,20 @@ def keep_training(
     state: TrainState, config: TrainConfig, bank: ImageBank, args: argparse.Namespace
 ) -> int:
     """Train, going back as often as it helps when numbers overflow; return the exit code."""
-    import parallel
     from checkpoints.checkpoint import NotFiniteError
     from checkpoints.run_folder import Signals
-    from planning import End
-    from recovery import go_back
+    from training import distributed
+    from training.planning import End
+    from training.recovery import go_back
 
     signals, end = Signals(), End(config, args, state.iteration)
     while True:
-        parallel.from_first((state.config, config, bank.digest, state.entries()))
+        distributed.from_first((state.config, config, bank.digest, state.entries()))
         try:
             train(state, end, bank, args, signals)
             break
         except NotFiniteError as error:
-            parallel.highest(AGAIN, state.device)
+            distributed.highest(AGAIN, state.device)
             go_back(state, config, args.out, error, partial(tell, PROGRAM))
     if signals.received:
         tell(
@@ -254,14 +252,14 @@ def train(
 
     What is due is written first, then the step is made.
     """
-    import parallel
-    from best import Best
     from checkpoints.checkpoint import NotFiniteError
     from checkpoints.run_folder import RunLog, SampleSheet
-    from meter import Meter
-    from recovery import refuse_not_finite, save
-    from training import train_step
-    from watchdog import Variety
+    from training import distributed
+    from training.probes import Best
+    from training.progress import Meter
+    from training.recovery import refuse_not_finite, save
+    from training.step import train_step
+    from training.watchdog import Variety
 
     config = end.config
     sheet = SampleSheet(state.G, config.seed, state.device)
@@ -284,7 +282,7 @@ def train(
                 refuse_not_finite(state, int(meter.not_finite))
                 save(state, config, args.out, bool(snapshot))
                 saved = time.monotonic()
-            stop = parallel.highest(ENDED if done else signals.received, state.device)
+            stop = distributed.highest(ENDED if done else signals.received, state.device)
             signals.received = 0 if done else stop
             if stop:
                 break
@@ -308,7 +306,7 @@ def train(
 
 def watch(record: dict[str, Any], loss: str, meter: Meter, log: RunLog) -> None:
     """Tell what the records show, and put it into the last one."""
-    from watchdog import look, told
+    from training.watchdog import look, told
 
     found = look([*log.records, record], loss)
     for finding in found:

@@ -12,7 +12,7 @@ from benchmarks.flops import FlopCounter
 from common.device import choose_precision
 from dataset import ImageBank
 from model import ModelConfig
-from training import TrainConfig, TrainState, train_step
+from training.step import TrainConfig, TrainState, train_step
 
 PHASE = 1_000_000  # images: no resolution ends while it is timed
 FIRST_SIZE = 8  # px, where growth begins

@@ -30,8 +30,8 @@ from torch.utils.tensorboard import SummaryWriter
 from common.cli import EXIT_CODES, PSI, heeded_signals
 from common.files import read_regular, replacing
 from common.images import grid, to_uint8, write_image
-from growth import Stage
 from model import Generator
+from training.growth import Stage
 
 # What runs had before there were such flags.
 EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0, "more_ema": False}

@@ -19,8 +19,8 @@ from torch import Tensor
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
 from common.images import to_uint8
-from growth import Stage
 from model import Generator
+from training.growth import Stage
 
 BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one shape
 # The resolutions whose layers each part has, first to last, px (Karras et al. 2019, sec. 3.1).

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import augment
-from augment import P_MAX, TARGET, Ada
+from training import augment
+from training.augment import P_MAX, TARGET, Ada
 
 
 def rng(seed: int = 0) -> torch.Generator:

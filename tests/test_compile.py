@@ -11,7 +11,7 @@ import torch
 
 from dataset import ImageBank
 from model import ModelConfig
-from training import TrainConfig, TrainState, train_step
+from training.step import TrainConfig, TrainState, train_step
 
 ROOT = Path(__file__).parent.parent
 

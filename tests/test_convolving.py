@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from growth import Stage
-from loss import r1_penalty
 from model import Discriminator, ModelConfig
 from ops.adain import activate
 from ops.conv import blur, convolve, filtered, padding_for, spread, spread_transposed
+from training.growth import Stage
+from training.losses import r1_penalty
 
 
 @pytest.fixture(autouse=True)

@@ -22,11 +22,11 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError, load_generator
 from common import cli
 from faults.folders import names, run
-from growth import Stage
 from model import Generator, ModelConfig
 from outputs import onnx_file
 from sampling.sampler import load_faces, replace_layers
 from test_rosinality import its_state, save
+from training.growth import Stage
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

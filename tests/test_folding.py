@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from checkpoints import rosinality
-from growth import Stage
 from model import Conv, Generator, ModelConfig, UpConv
 from sampling.folded import folded
 from sampling.sampler import Faces
+from training.growth import Stage
 
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
 

@@ -17,11 +17,11 @@ import generate
 from checkpoints import checkpoint
 from common import cli
 from common.device import dtype_of_pictures
-from growth import Stage
 from model import Generator, ModelConfig
 from outputs.film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
 from outputs.grids import mix_sheet
 from sampling.sampler import Faces, load_faces, replace_layers, walk
+from training.growth import Stage
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loss import (
+from training.losses import (
     D_LOSS,
     G_LOSS,
     WGAN_DRIFT,

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.images import shrink, upsample
-from growth import Stage
 from model import (
     RGB_START,
     Conv,
@@ -24,6 +23,7 @@ from model import (
 )
 from ops.adain import activate
 from ops.conv import blur
+from training.growth import Stage
 
 CONFIG = ModelConfig(32, 0.03, z_dim=32, w_dim=32, mapping_layers=3)
 FULL = Stage(32, 1.0)

@@ -11,9 +11,9 @@ import torch
 from checkpoints import checkpoint
 from dataset import ImageBank
 from experiments.own_photos import HEADS, shares
-from growth import Stage
 from model import Discriminator, Generator, ModelConfig
 from sampling.sampler import Faces
+from training.growth import Stage
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)

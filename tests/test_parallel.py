@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-import parallel
 from checkpoints import checkpoint
+from training import distributed
 
 ROOT = Path(__file__).parent.parent
 RUNS = ["r1 none", "wgan-gp none", "r1 ada", "rpgan fixed"]
 STEPS = """
 import sys, torch
-import augment as seen
-import parallel
+from training import augment as seen
+from training import distributed
 from dataset import ImageBank
 from model import ModelConfig
 from pathlib import Path
-from training import TrainConfig, TrainState, train_step
+from training.step import TrainConfig, TrainState, train_step
 
 torch.set_num_threads(1)
 seen.WINDOW, seen.TARGET = 8, -2  # p rises at every step
@@ -30,7 +30,7 @@ cpu = torch.device("cpu")
 lmdb, out, *runs = sys.argv[1:]
 bank = ImageBank(Path(lmdb), 16, cpu)
 found = {}
-with parallel.joined(cpu):
+with distributed.joined(cpu):
     for run in runs:
         loss, augment = run.split()
         config = TrainConfig(
@@ -43,9 +43,9 @@ with parallel.joined(cpu):
         stats = [train_step(state, config, bank) for _ in range(9)]
         nets = [state.G.state_dict(), state.D.state_dict(), state.G_ema.state_dict()]
         found[run] = [nets, stats]
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         torch.save(found, out)
-    parallel.leave(0)
+    distributed.leave(0)
 """
 
 
@@ -57,12 +57,12 @@ def free_port() -> int:
 
 LEAVE = """
 import atexit, os, sys, torch
-import parallel
+from training import distributed
 
 atexit.register(os.abort)  # as a thread did that outlived the interpreter
-with parallel.joined(torch.device("cpu")):
-    sys.stdout.write(f"{parallel.rank()} is done")
-    parallel.leave(3)
+with distributed.joined(torch.device("cpu")):
+    sys.stdout.write(f"{distributed.rank()} is done")
+    distributed.leave(3)
 """
 
 
@@ -153,10 +153,10 @@ def test_a_batch_that_would_tear_groups_apart_is_refused(tiny_lmdb, tmp_path):
 def test_one_process_alone_waits_for_nobody():
     tensors = [torch.randn(3), torch.randn(2, 2)]
     before = [t.clone() for t in tensors]
-    parallel.average(tensors)
+    distributed.average(tensors)
     assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
-    assert parallel.part(12) == slice(0, 12)
-    assert (parallel.highest(3, torch.device("cpu")), parallel.from_first("x")) == (3, "x")
+    assert distributed.part(12) == slice(0, 12)
+    assert (distributed.highest(3, torch.device("cpu")), distributed.from_first("x")) == (3, "x")
 
 
 def test_the_parts_make_up_the_batch(monkeypatch):
@@ -164,5 +164,5 @@ def test_the_parts_make_up_the_batch(monkeypatch):
     rows = []
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
-        rows += range(24)[parallel.part(24)]
+        rows += range(24)[distributed.part(24)]
     assert rows == list(range(24))

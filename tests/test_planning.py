@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-import planning
 import train
 from checkpoints import checkpoint
-from growth import Growth
-from meter import Costs, seconds
-from planning import End, PlanError, images_in, make_plan, tell_plan, time_of_day
 from settings import FIRST_SIZE, train_config
 from test_parallel import torchrun
 from test_train import _signal_handlers, config_of, digest  # noqa: F401 - a fixture
+from training import planning
+from training.growth import Growth
+from training.planning import End, PlanError, images_in, make_plan, tell_plan, time_of_day
+from training.progress import Costs, seconds
 
 COSTS = {8: 0.001, 16: 0.002, 32: 0.005, 64: 0.012}  # about one core at width 1/8
 SMALL = ["--init_size", "4", "--max_size", "8", "--precision", "fp32"]

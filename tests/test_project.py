@@ -19,12 +19,12 @@ from checkpoints import checkpoint
 from common import cli
 from common.images import to_float
 from faults.run import ENV, SECONDS, Ended, command, fork
-from growth import Stage
 from model import Discriminator, Generator, ModelConfig
 from sampling import projector
 from sampling.latents import load_latents, unique_names
 from sampling.projector import Projector, as_trained, pyramid_error, rate
 from sampling.sampler import Faces, load_faces
+from training.growth import Stage
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)

@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from checkpoints import checkpoint, run_folder
-from growth import Growth
-from meter import Meter, clock, seconds_left
-from training import TrainConfig
+from training.growth import Growth
+from training.progress import Meter, clock, seconds_left
+from training.step import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--init_size", "4", "--max_size", "8", "--width", "0.03", "--batch", "4"]
@@ -357,7 +357,7 @@ def test_the_bar_moves_before_the_first_record(
     with closing(Meter(config, iterations=10, done=0)) as meter:
         meter.add(stats)
         assert not meter.bar.postfix  # nobody has waited yet
-        monkeypatch.setattr("meter.SHOW_SECONDS", 0.0)
+        monkeypatch.setattr("training.progress.SHOW_SECONDS", 0.0)
         meter.add(stats)
         told = str(meter.bar.postfix)
     assert told.startswith(f"64px a1.00 D 2.000 G 2.000 {name} 2 ")

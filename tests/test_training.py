@@ -15,9 +15,9 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
-from growth import Stage
 from model import ModelConfig
-from training import (
+from training.growth import Stage
+from training.step import (
     MORE_EMA,
     Step,
     TrainConfig,
@@ -134,8 +134,8 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
     tiny_bank, tmp_path, monkeypatch, loss, precision, augment, stop
 ):
     """Four steps, the first two at 4 px and the others fading in 8 px; bit for bit."""
-    monkeypatch.setattr("augment.WINDOW", 4)  # p moves at every step
-    monkeypatch.setattr("augment.TARGET", -1.1)
+    monkeypatch.setattr("training.augment.WINDOW", 4)  # p moves at every step
+    monkeypatch.setattr("training.augment.TARGET", -1.1)
     config = changed(loss=loss, precision=precision, augment=augment, more_ema=stop == 2)
     whole = trained(config, tiny_bank, 4)
     first = trained(config, tiny_bank, stop)
@@ -508,7 +508,7 @@ def test_g_learns_through_the_augmentation(tiny_bank):
 
 
 def test_p_rises_in_a_run_whose_d_is_sure_and_is_told_with_r_t(red_bank, monkeypatch):
-    monkeypatch.setattr("augment.WINDOW", 8)
+    monkeypatch.setattr("training.augment.WINDOW", 8)
     config = changed(augment="ada", init_size=8, d_lr=0.003, batch=8, lr=1e-6)
     state = new_state(config)
     state.ada.images = 400

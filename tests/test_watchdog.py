@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import train
-import watchdog
-from augment import P_MAX
 from dataset import ImageBank
-from growth import Stage
 from model import Generator, ModelConfig
 from test_train import _signal_handlers, digest, run  # noqa: F401 - a fixture
-from watchdog import Variety, look, spread, told
+from training import watchdog
+from training.augment import P_MAX
+from training.growth import Stage
+from training.watchdog import Variety, look, spread, told
 
 # A good run's figures, as its records have them: 5,000 photos, 32 px, gamma 0.5.
 GOOD = {

@@ -337,14 +337,14 @@ def test_t12_weights_not_finite_in_checkpoint(tiny_lmdb: Path, done: Path) -> No
 # Not a number
 
 POISON = """
-import training
-step = training.generator_step
+from training import step
+step = step.generator_step
 def poisoned(state, *given):
     figures = step(state, *given)
     if ({when}):
         next(state.G.parameters()).data.fill_(float("nan"))
     return figures
-training.generator_step = poisoned
+step.generator_step = poisoned
 """
 LOUD = POISON.format(when="state.iteration == 35 and state.lr > 3e-4")
 ALWAYS = POISON.format(when="state.iteration == 35")
@@ -514,12 +514,12 @@ checkpoint.save_latest = save_latest
 """
 KILL_IN_WRITE = """
 import resource, signal, training
-step = training.train_step
+step = step.train_step
 def limited(*args):
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))
     return step(*args)
-training.train_step = limited
+step.train_step = limited
 """
 
 
@@ -563,14 +563,14 @@ def send():
     for _ in range(2):
         time.sleep(2)
         os.kill(os.getpid(), signal.SIGINT)
-import training
-step = training.train_step
+from training import step
+step = step.train_step
 def slow_step(state, *rest):
     if not state.iteration:
         threading.Thread(target=send, daemon=True).start()
     time.sleep(0.5)
     return step(state, *rest)
-training.train_step = slow_step
+step.train_step = slow_step
 """
 
 
@@ -634,7 +634,7 @@ def test_t16_terminal_closed_and_nohup(tiny_lmdb: Path, tmp_path: Path) -> None:
     assert checkpoint.load(out / "latest.pt")["iteration"] >= 100
 
     ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    hang_up = ignored + "import os, training\nstep = training.train_step\n"
+    hang_up = ignored + "import os, training\nstep = step.train_step\n"
     hang_up += "training.train_step = lambda *args: os.kill(os.getpid(), 1) or step(*args)\n"
     fork("train.py", *flags(tiny_lmdb, tmp_path / "nohup"), patch=hang_up).succeeded()
 
@@ -647,7 +647,7 @@ def test_t17_resumed_at_every_turn(
     expected, _ = unbroken
     out = tmp_path / "run"
     stop = (
-        "import os, signal, training\nstep = training.train_step\n"
+        "import os, signal, training\nstep = step.train_step\n"
         "def stopping(state, *rest):\n"
         "    figures = step(state, *rest)\n"
         "    if state.iteration == {at}: os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -716,8 +716,8 @@ FILL = """
 import pathlib, runpy, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, str(pathlib.Path(sys.argv[0]).parent))
-import training
-step = training.train_step
+from training import step
+step = step.train_step
 def step_and_fill(state, *rest):
     if state.iteration == 15:
         try:
@@ -725,7 +725,7 @@ def step_and_fill(state, *rest):
         except OSError:
             pass
     return step(state, *rest)
-training.train_step = step_and_fill
+step.train_step = step_and_fill
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -815,7 +815,7 @@ def test_t22_bad_flags(tiny_lmdb: Path, tmp_path: Path) -> None:
 
 NO_ROOM = """
 import torch, training
-training.train_step = lambda *args: torch.empty(2**50)
+step.train_step = lambda *args: torch.empty(2**50)
 """
 
 
@@ -890,13 +890,13 @@ def test_t25_odd_surroundings(tiny_lmdb: Path, tmp_path: Path) -> None:
 SPOIL_WHILE_TRAINING = """
 import os, shutil, dataset, training
 dataset.MEMORY_SHARE = {share}
-step = training.train_step
+step = step.train_step
 def after(state, config, bank):
     assert (bank.images is None) == ({share} == 0)
     if state.iteration == 2:
         {what}
     return step(state, config, bank)
-training.train_step = after
+step.train_step = after
 """
 
 
@@ -945,7 +945,7 @@ def test_t28_checkpoint_of_a_gpu(tiny_lmdb: Path, trained: Path, tmp_path: Path)
     """T28: a state whose tensors say cuda:0 goes on where there is no GPU."""
     out = tmp_path / "run"
     as_on_gpu = "import torch\ntorch.serialization.location_tag = lambda storage: 'cuda:0'\n"
-    as_on_gpu += "import os, signal, training\nstep = training.train_step\n"
+    as_on_gpu += "import os, signal, training\nstep = step.train_step\n"
     as_on_gpu += "def stop(*args): return os.kill(os.getpid(), signal.SIGTERM) or step(*args)\n"
     as_on_gpu += "training.train_step = stop\n"
     assert fork("train.py", *flags(tiny_lmdb, out), patch=as_on_gpu).code == 143

@@ -15,7 +15,7 @@ import train
 from checkpoints import checkpoint
 from faults.run import fork
 from model import ModelConfig
-from training import TrainState
+from training.step import TrainState
 
 DATA = Path(__file__).parent.parent / "data"
 FORMATS = sorted(DATA.glob("format_*.pt"))

@@ -10,13 +10,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from augment import P_MAX, augment, draw
 from common.images import to_float
 from data.lmdb_writer import Writer
 from dataset import ImageBank
-from growth import Stage
 from model import ModelConfig
-from training import TrainConfig, TrainState, train_step
+from training.augment import P_MAX, augment, draw
+from training.growth import Stage
+from training.step import TrainConfig, TrainState, train_step
 
 SIDE = 16  # px
 FACE = (200, 140, 110)

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-import parallel
-from best import Best
 from checkpoints.run_folder import SampleSheet
 from common.device import is_out_of_memory
 from dataset import ImageBank, free_bytes
-from growth import Growth
-from meter import Costs, clock, memory_gb, seconds
 from model import STD_GROUP
-from training import TrainConfig, TrainState, train_step
+from training import distributed
+from training.growth import Growth
+from training.probes import Best
+from training.progress import Costs, clock, memory_gb, seconds
+from training.step import TrainConfig, TrainState, train_step
 
 # The widest networks whose run sees so many images at the last resolution. Below that more
 # updates give better faces than more channels: at 1/8 faces are there after 30,000 images.
@@ -69,7 +69,7 @@ class Trial:
 
     def __init__(self, args: argparse.Namespace, bank: ImageBank, begin: Begin, width: float):
         self.args, self.bank, self.width = args, bank, width
-        self.asked, self.state = begin(width, args.batch or STD_GROUP * parallel.size())
+        self.asked, self.state = begin(width, args.batch or STD_GROUP * distributed.size())
         self.config = replace(self.asked, phase=PHASE)
         self.sizes = self.config.growth.resolutions
         self.sheet = SampleSheet(self.state.G, self.config.seed, self.state.device)
@@ -83,7 +83,7 @@ class Trial:
 
     def refuse_memory(self, batch: int) -> None:
         """Raise PlanError if steps of `batch` need more than is free, judged by smaller ones."""
-        small = STD_GROUP * parallel.size()
+        small = STD_GROUP * distributed.size()
         peaks = []
         for n in (small, 2 * small):
             self._step(n, self.sizes[-1], 0)
@@ -128,7 +128,7 @@ class Trial:
     def _seconds(self, work: Callable[[], object]) -> float:
         begin = time.perf_counter()
         work()
-        return float(parallel.from_first(time.perf_counter() - begin))
+        return float(distributed.from_first(time.perf_counter() - begin))
 
 
 def settle(
@@ -166,7 +166,7 @@ def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     trial.refuse_memory(batch)
     first = args.init_size or min(chosen(FIRST_SIZES, room), args.max_size)
     costs = {size: trial.cost(batch, size) for size in trial.sizes if size >= first}
-    left = total - parallel.from_first(time.monotonic() - args.start)
+    left = total - distributed.from_first(time.monotonic() - args.start)
     phase, iterations = lengths(args, first, costs, batch, left)
     if iterations < LEAST:
         a_second = lengths(args, first, costs, batch, 3600.0)[1] / 3600
@@ -225,7 +225,7 @@ def widest(
 
 def largest(table: tuple[tuple[int, int], ...], room: float, count: int) -> int:
     """Return the batch of a table for `room` images, of which processes get equal parts."""
-    unit = STD_GROUP * parallel.size()
+    unit = STD_GROUP * distributed.size()
     return max(unit, min(chosen(table, room), count) // unit * unit)
 
 

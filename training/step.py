@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import parallel
-from augment import SPEED, Ada, augment, draw
 from checkpoints.checkpoint import CheckpointError, described, first_difference
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
-from growth import Growth, Stage
-from loss import (
+from model import Discriminator, Generator, ModelConfig, update_ema
+from training import distributed
+from training.augment import SPEED, Ada, augment, draw
+from training.growth import Growth, Stage
+from training.losses import (
     D_LOSS,
     G_LOSS,
     WGAN_GP_WEIGHT,
@@ -30,8 +31,7 @@ from loss import (
     r1_r2_penalty,
     wgan_gradient_penalty,
 )
-from model import Discriminator, Generator, ModelConfig, update_ema
-from restoring import read_clock, restore_adam, restore_plain
+from training.restoring import read_clock, restore_adam, restore_plain
 
 MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # further averages, and how long relative to it
 EMA_RAMP = 0.05  # the half-life is at most this share of the images seen (Karras et al. 2020, ADA)
@@ -211,14 +211,14 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
     learned from these very fakes would teach how they were caught, not what faces look like.
     """
     rng = step_rng(config.seed, state.iteration, state.device)
-    step = Step(config, config.growth.at(state.nimg), rng, parallel.part(config.batch))
+    step = Step(config, config.growth.at(state.nimg), rng, distributed.part(config.batch))
     photos = bank.batch(config.seed, state.iteration, config.batch, step.part)
     reals = prepare_reals(photos, step)
     fakes, w = make_fakes(state.G, step)
     stats = generator_step(state, step, fakes, reals)
     stats |= discriminator_step(state, step, reals, fakes.detach())
     w_mean = w.detach().mean(dim=0)
-    parallel.average([w_mean, *stats.values()])
+    distributed.average([w_mean, *stats.values()])
     state.G.track_w_avg(w_mean)
     if config.augment == "ada":
         state.ada.observe(stats["r_t"], config.batch)
@@ -290,7 +290,7 @@ def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tens
         loss = loss + weight * stats["penalty"]
     state.opt_D.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
-    parallel.average_gradients(state.D)
+    distributed.average_gradients(state.D)
     state.scaler.step(state.opt_D)
     return {name: value.detach() for name, value in stats.items()}
 
@@ -342,7 +342,7 @@ def generator_step(state: TrainState, step: Step, fakes: Tensor, reals: Tensor) 
         loss = G_LOSS[config.loss](fake_logits)
     state.opt_G.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
-    parallel.average_gradients(state.G)
+    distributed.average_gradients(state.G)
     state.scaler.step(state.opt_G)
     state.let_d_learn(True)
     return {"G_loss": loss.detach()}

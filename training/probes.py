@@ -11,10 +11,10 @@ from torch import Tensor
 from checkpoints import checkpoint
 from common.images import to_uint8
 from dataset import ImageBank
-from growth import Stage
 from metrics.metrics import require, sliced_wasserstein
 from model import Generator
-from training import TrainState
+from training.growth import Stage
+from training.step import TrainState
 
 IMAGES = 1000  # that are compared, at most
 AT_ONCE = 50

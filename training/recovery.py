@@ -8,7 +8,7 @@ from pathlib import Path
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError, NotFiniteError
 from checkpoints.run_folder import RunError
-from training import TrainConfig, TrainState
+from training.step import TrainConfig, TrainState
 
 HALVINGS = 3  # of the learning rates of a run whose numbers overflow, before it stops
 

@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from common.cli import silenced, tell
-from growth import Growth, Stage
-from training import TrainConfig
+from training.growth import Growth, Stage
+from training.step import TrainConfig
 
 Costs = dict[int, float]  # seconds an image takes at each resolution
 SHOW_SECONDS = 10.0  # that the bar may stand still between two records, where a step takes long

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment import P_MAX
 from common.images import shrink, to_float
 from dataset import ImageBank
-from growth import Stage
 from model import Generator
+from training.augment import P_MAX
+from training.growth import Stage
 
 Record = dict[str, Any]
 

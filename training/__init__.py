@@ -1,0 +1,1 @@
+"""One resumable run: its settings, state, steps, plan, log and recovery."""
