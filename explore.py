@@ -91,11 +91,11 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     check_address(args.host, args.port)
     checkpoint = args.checkpoint.absolute()
     stay_inside(folder)
-    from answers import MAX_MB, Answers
     from common.device import choose_device
     from sampling.sampler import load_faces
-    from studio import Studio
-    from webpage import Page, theme
+    from web.backend import Studio
+    from web.handlers import MAX_MB, Answers
+    from web.layout import Page, theme
 
     faces, file, entries = load_faces(
         checkpoint, choose_device(args.device), partial(tell, PROGRAM)

@@ -16,7 +16,7 @@ from benchmarks.generate import our_checkpoint
 from common.cli import PSI, integer, number, resolution
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
-    from answers import Answers
+    from web.handlers import Answers
 
 MOVES = 15  # of a slider, in each round
 WARM = 3  # before the first that counts
@@ -41,9 +41,9 @@ def open_answers(folder: Path, args: argparse.Namespace) -> Answers:
     """Return the page's answers for a generator as it is before any training."""
     import torch
 
-    from answers import Answers
     from sampling.sampler import load_faces
-    from studio import Studio
+    from web.backend import Studio
+    from web.handlers import Answers
 
     our_checkpoint(folder / "ours.pt", args)
     faces, file, entries = load_faces(folder / "ours.pt", torch.device("cpu"), print)
@@ -67,7 +67,7 @@ def main() -> None:
     import torch
 
     from sampling.directions import COUNT
-    from studio import DTYPES
+    from web.backend import DTYPES
 
     with tempfile.TemporaryDirectory() as name:
         answers = open_answers(Path(name), args)

@@ -29,7 +29,7 @@ import explore
 from checkpoints import checkpoint
 from common import cli
 from model import Discriminator, Generator, ModelConfig
-from wording import ENGLISH, SPANISH, say
+from web.texts import ENGLISH, SPANISH, say
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ModelConfig(64, 0.02, z_dim=16, w_dim=16, mapping_layers=2)

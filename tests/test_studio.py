@@ -10,9 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-import studio
-import wording
-from answers import MAX_MB, Answers, RefusalError, figure
 from checkpoints import checkpoint
 from model import Generator, ModelConfig
 from outputs.film import enlarge
@@ -20,8 +17,10 @@ from sampling import projector
 from sampling.latents import load_latents, save_latents
 from sampling.mixing import Face
 from sampling.sampler import load_faces
-from studio import Own, Settings, Studio, image_of, snapshots_beside
-from wording import ENGLISH, LANGUAGES, SPANISH, TEXTS
+from web import backend, texts
+from web.backend import Own, Settings, Studio, image_of, snapshots_beside
+from web.handlers import MAX_MB, Answers, RefusalError, figure
+from web.texts import ENGLISH, LANGUAGES, SPANISH, TEXTS
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(64, 0.02, z_dim=16, w_dim=16, mapping_layers=2)
@@ -181,13 +180,13 @@ def test_bad_uploads_are_one_message_in_the_visitors_language(
     Image.new("RGB", (8, 8)).save(small)
     other = load_faces(_other(tmp_path), CPU, print)[0]
     face = Face("", other.ws([0], 1.0), other.noise([0]))
-    save_latents(foreign, other.G, studio.Latents(face.ws, face.noise))
+    save_latents(foreign, other.G, backend.Latents(face.ws, face.noise))
     damaged.write_bytes(b"PK" + bytes(100))
     with open(large, "wb") as file:
         file.truncate(MAX_MB * 2**20 + 1)
     for path, key, said in (
-        (text, "no_photo", wording.reason("not an image", language)),
-        (small, "no_photo", wording.reason("too small: 8 x 8 px", language)),
+        (text, "no_photo", texts.reason("not an image", language)),
+        (small, "no_photo", texts.reason("too small: 8 x 8 px", language)),
         (foreign, "no_styles", ""),
         (damaged, "no_styles", ""),
         (large, "too_large", str(MAX_MB)),
@@ -195,7 +194,7 @@ def test_bad_uploads_are_one_message_in_the_visitors_language(
         with pytest.raises(RefusalError) as refusal:
             answers.upload(0, print, path, (3, 4), language, *TOUCHED)
         message = str(refusal.value)
-        assert message == wording.say(key, language, said)
+        assert message == texts.say(key, language, said)
         assert str(tmp_path) not in message
         assert not path.exists()
 
@@ -236,7 +235,7 @@ def test_time_steps_through_the_snapshots_with_the_same_faces(
     brought = Own(made.maker.face(3, PLAIN))
     stood_in = made.at(2, (brought, 4), PLAIN)
     assert torch.equal(stood_in.pictures[0], made.at(2, (0, 4), PLAIN).pictures[0])
-    assert wording.say("stand_ins", ENGLISH) in answers.at(2, (brought, 4), ENGLISH, *TOUCHED)
+    assert texts.say("stand_ins", ENGLISH) in answers.at(2, (brought, 4), ENGLISH, *TOUCHED)
     assert [answers.step(by, stop) for by, stop in ((-1, 0), (-1, 2), (1, 1), (1, 2))] == [
         0, 1, 2, 2
     ]  # fmt: skip
@@ -265,7 +264,7 @@ def test_many_snapshots_are_thinned_evenly(tmp_path: Path) -> None:
     for number in range(200):
         (tmp_path / "snapshots" / f"{number:06d}.pt").touch()
     found = [int(path.stem) for path in snapshots_beside(tmp_path / "latest.pt")]
-    assert (len(found), found[0], found[-1]) == (studio.STOPS, 0, 199)
+    assert (len(found), found[0], found[-1]) == (backend.STOPS, 0, 199)
     assert max(np.diff(found)) - min(np.diff(found)) <= 1
 
 
@@ -280,5 +279,5 @@ def test_every_text_is_there_in_both_languages() -> None:
         assert len(texts) == len(LANGUAGES), key
         assert all(texts), key
         assert len({text.count("{}") for text in texts}) == 1, key
-    assert wording.preferred("es-PE,es;q=0.9,en;q=0.8") == SPANISH
-    assert wording.preferred("fr,en;q=0.5") == wording.preferred("") == ENGLISH
+    assert texts.preferred("es-PE,es;q=0.9,en;q=0.8") == SPANISH
+    assert texts.preferred("fr,en;q=0.5") == texts.preferred("") == ENGLISH

@@ -22,8 +22,8 @@ from outputs.film import enlarge
 from outputs.grids import FILM_PX
 from sampling.latents import LatentsError
 from sampling.sampler import SamplingError
-from studio import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
-from wording import reason, say, whole
+from web.backend import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
+from web.texts import reason, say, whole
 
 MAX_MB = 25  # of an upload: photos of phones have up to about 15
 MAX_SEED = 2**31 - 1

@@ -13,10 +13,10 @@ from typing import Any
 
 import gradio as gr
 
-from answers import Answers, Picked, RefusalError, film_steps
 from common.cli import PSI
 from sampling.directions import COUNT
-from wording import ENGLISH, LANGUAGES, preferred, say
+from web.handlers import Answers, Picked, RefusalError, film_steps
+from web.texts import ENGLISH, LANGUAGES, preferred, say
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "sans-serif")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for this page, not for programs

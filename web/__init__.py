@@ -1,0 +1,1 @@
+"""The page of explore.py. Gradio is in layout.py only."""
