@@ -21,7 +21,7 @@ demo: .venv/runtime
 test: .venv/development
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	$(VENV)/mypy *.py demo/draw_faces.py
+	$(VENV)/mypy *.py common ops data checkpoints sampling outputs metrics training web demo/draw_faces.py
 	$(VENV)/mypy -p benchmarks -p experiments
 	$(VENV)/pytest
 

@@ -109,7 +109,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
             share=args.share,
             max_file_size=MAX_MB * 2**20,
             theme=theme(),
-            css_paths=Path(__file__).with_name("page.css"),
+            css_paths=Path(__file__).with_name("web") / "page.css",
             prevent_thread_lock=True,
             quiet=True,
             footer_links=[],

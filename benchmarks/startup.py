@@ -14,7 +14,8 @@ from common.cli import integer, number
 SCRIPTS = ("prepare_data.py", "train.py", "generate.py", "project.py", "evaluate.py")
 # train.py as it is, ended by force when its first training step is made.
 FIRST_STEP = """
-import os, sys, train, training
+import os, sys, train
+from training import step as training
 step = training.train_step
 training.train_step = lambda *state: (step(*state), os._exit(0))
 train.main(sys.argv[1:])

@@ -93,7 +93,8 @@ def test_a_process_killed_while_it_saves_leaves_the_file_before(tmp_path: Path) 
     path = save(tmp_path / "a.pt")
     before = path.read_bytes()
     code = (
-        "import os, signal, sys, torch, checkpoint; from pathlib import Path\n"
+        "import os, signal, sys, torch; from pathlib import Path\n"
+        "from checkpoints import checkpoint\n"
         "from model import Generator, ModelConfig\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "config = ModelConfig(8, 0.03, 16, 16, 2)\n"

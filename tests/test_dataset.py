@@ -246,7 +246,7 @@ def test_a_truncated_database_is_refused_without_a_crash(tmp_path: Path, share: 
     whole = (path / "data.mdb").stat().st_size
     os.truncate(path / "data.mdb", int(whole * share))
     code = (
-        "import pathlib, sys, database\n"
+        "import pathlib, sys; from data import lmdb_format as database\n"
         "with database.reading(pathlib.Path(sys.argv[1])) as txn: list(txn.cursor())"
     )
     # In a process of its own: what is tested against is its death by SIGBUS.

@@ -33,7 +33,7 @@ QUICK = ("--steps", 3, "--precision", "fp32")
 
 @pytest.fixture(autouse=True)
 def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(projection, "SAMPLES", 8)
+    monkeypatch.setattr(projector, "SAMPLES", 8)
     before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
     yield
     for number, handler in before.items():

@@ -31,7 +31,7 @@ TOUCHED = (0.0, 100.0, 100.0, 0.7, 1.0, 0.0, *STILL)  # the sliders for PLAIN
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection, "SAMPLES", 8)
+    monkeypatch.setattr(projector, "SAMPLES", 8)
 
 
 def generator(seed: int) -> Generator:
@@ -61,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(run: Path) -> Studio:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studio, "choose_precision", lambda name, where: "fp32")
+        patch.setattr(backend, "choose_precision", lambda name, where: "fp32")
         return Studio(*load_faces(run, CPU, print), 3)
 
 
@@ -275,9 +275,9 @@ def test_a_name_cannot_become_html() -> None:
 
 
 def test_every_text_is_there_in_both_languages() -> None:
-    for key, texts in TEXTS.items():
-        assert len(texts) == len(LANGUAGES), key
-        assert all(texts), key
+    for key, said in TEXTS.items():
+        assert len(said) == len(LANGUAGES), key
+        assert all(said), key
         assert len({text.count("{}") for text in texts}) == 1, key
     assert texts.preferred("es-PE,es;q=0.9,en;q=0.8") == SPANISH
     assert texts.preferred("fr,en;q=0.5") == texts.preferred("") == ENGLISH

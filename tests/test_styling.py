@@ -13,7 +13,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def adain(x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+def restyled(x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
     """`finish` of maps whose activation and noise change nothing: all values above zero."""
     assert (x >= 0).all()
     return finish(x, None, torch.zeros(x.shape[1]), style)
@@ -24,7 +24,7 @@ def test_adain_is_instance_norm_with_the_style_as_scale_and_shift(layout):
     x, style = 20 + 2 * torch.randn(4, 6, 8, 8), torch.randn(4, 12)
     normal = F.instance_norm(x.double(), eps=1e-8)
     expected = normal * (1 + style[:, :6, None, None]) + style[:, 6:, None, None]
-    y = adain(x.contiguous(memory_format=layout), style)
+    y = restyled(x.contiguous(memory_format=layout), style)
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -39,14 +39,14 @@ def test_what_comes_out_has_the_statistics_of_the_style():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_statistics_are_taken_in_float32_whatever_the_maps_are(dtype):
     x, style = (8 + torch.randn(4, 6, 16, 16)).to(dtype), torch.zeros(4, 12)
-    y = adain(x, style)
+    y = restyled(x, style)
     assert y.dtype == dtype
     assert (y - F.instance_norm(x.double(), eps=1e-8)).abs().max() < 0.1
 
 
 def test_maps_without_variance_become_the_shift_alone():
     style = torch.randn(2, 6)
-    y = adain(torch.ones(2, 3, 4, 4), style)
+    y = restyled(torch.ones(2, 3, 4, 4), style)
     torch.testing.assert_close(y, style[:, 3:, None, None].expand_as(y), rtol=0, atol=5e-3)
 
 

@@ -17,7 +17,8 @@ from model import Generator, ModelConfig
 
 # A network that needs no package: the first pixels are the features.
 NETWORK = """
-import features, torch
+import torch
+from metrics import features
 class Pixels:
     label, name = "Lite0", "pixels"
     def __call__(self, images):
@@ -25,7 +26,11 @@ class Pixels:
 features.load_lite0 = Pixels
 """
 NO_ROOM = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({0} * 1024, {0} * 1024))\n"
-NO_MEMORY = "import evaluation, torch\nevaluation.sample = lambda *args: torch.empty(2**50)\n"
+NO_MEMORY = """
+import torch
+from metrics import evaluation
+evaluation.sample = lambda *args: torch.empty(2**50)
+"""
 
 
 @pytest.fixture(scope="module")

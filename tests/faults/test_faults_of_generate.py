@@ -362,7 +362,8 @@ def test_g13_stopped_midway(sound: Path, tmp_path: Path) -> None:
 
 
 REPLACE = """
-import os, checkpoint
+import os
+from checkpoints import checkpoint
 check = checkpoint.check_archive
 def then_replace(*args):
     check(*args)

@@ -337,14 +337,14 @@ def test_t12_weights_not_finite_in_checkpoint(tiny_lmdb: Path, done: Path) -> No
 # Not a number
 
 POISON = """
-from training import step
-step = step.generator_step
+from training import step as training
+step = training.generator_step
 def poisoned(state, *given):
     figures = step(state, *given)
     if ({when}):
         next(state.G.parameters()).data.fill_(float("nan"))
     return figures
-step.generator_step = poisoned
+training.generator_step = poisoned
 """
 LOUD = POISON.format(when="state.iteration == 35 and state.lr > 3e-4")
 ALWAYS = POISON.format(when="state.iteration == 35")
@@ -504,7 +504,8 @@ import torch
 def arm():
     os.fsync, os.replace = counting(os.fsync), counting(os.replace)
     torch.save = counting(torch.save)
-import checkpoint, training
+from checkpoints import checkpoint
+from training import step as training
 save = checkpoint.save_latest
 def save_latest(run, config, entries):
     if entries["iteration"] and calls == 0:
@@ -513,13 +514,14 @@ def save_latest(run, config, entries):
 checkpoint.save_latest = save_latest
 """
 KILL_IN_WRITE = """
-import resource, signal, training
-step = step.train_step
+import resource, signal
+from training import step as training
+step = training.train_step
 def limited(*args):
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))
     return step(*args)
-step.train_step = limited
+training.train_step = limited
 """
 
 
@@ -553,7 +555,8 @@ def test_t15_killed_inside_the_save(
 # Signals
 
 TWICE = """
-import checkpoint, os, signal, threading, time
+import os, signal, threading, time
+from checkpoints import checkpoint
 save = checkpoint.save
 def slow_save(path, config, entries):
     time.sleep(400 if entries["iteration"] else 0)
@@ -563,14 +566,14 @@ def send():
     for _ in range(2):
         time.sleep(2)
         os.kill(os.getpid(), signal.SIGINT)
-from training import step
-step = step.train_step
+from training import step as training
+step = training.train_step
 def slow_step(state, *rest):
     if not state.iteration:
         threading.Thread(target=send, daemon=True).start()
     time.sleep(0.5)
     return step(state, *rest)
-step.train_step = slow_step
+training.train_step = slow_step
 """
 
 
@@ -634,7 +637,9 @@ def test_t16_terminal_closed_and_nohup(tiny_lmdb: Path, tmp_path: Path) -> None:
     assert checkpoint.load(out / "latest.pt")["iteration"] >= 100
 
     ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    hang_up = ignored + "import os, training\nstep = step.train_step\n"
+    hang_up = (
+        ignored + "import os\nfrom training import step as training\nstep = training.train_step\n"
+    )
     hang_up += "training.train_step = lambda *args: os.kill(os.getpid(), 1) or step(*args)\n"
     fork("train.py", *flags(tiny_lmdb, tmp_path / "nohup"), patch=hang_up).succeeded()
 
@@ -647,7 +652,7 @@ def test_t17_resumed_at_every_turn(
     expected, _ = unbroken
     out = tmp_path / "run"
     stop = (
-        "import os, signal, training\nstep = step.train_step\n"
+        "import os, signal\nfrom training import step as training\nstep = training.train_step\n"
         "def stopping(state, *rest):\n"
         "    figures = step(state, *rest)\n"
         "    if state.iteration == {at}: os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -703,7 +708,7 @@ def test_t19_disk_full(tiny_lmdb: Path, tmp_path: Path) -> None:
     assert checkpoint.load(kept / "run" / "latest.pt")["iteration"] == 0
     assert not list(kept.rglob("*.tmp"))
 
-    full = "import images, run_folder\n"
+    full = "from checkpoints import run_folder\n"
     full += "def write(*args): raise OSError(28, 'No space left on device', str(args[1]))\n"
     full += "run_folder.write_image = write\n"
     ended = fork("train.py", *flags(tiny_lmdb, tmp_path / "run"), patch=full).succeeded()
@@ -716,8 +721,8 @@ FILL = """
 import pathlib, runpy, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, str(pathlib.Path(sys.argv[0]).parent))
-from training import step
-step = step.train_step
+from training import step as training
+step = training.train_step
 def step_and_fill(state, *rest):
     if state.iteration == 15:
         try:
@@ -725,7 +730,7 @@ def step_and_fill(state, *rest):
         except OSError:
             pass
     return step(state, *rest)
-step.train_step = step_and_fill
+training.train_step = step_and_fill
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -814,8 +819,9 @@ def test_t22_bad_flags(tiny_lmdb: Path, tmp_path: Path) -> None:
 
 
 NO_ROOM = """
-import torch, training
-step.train_step = lambda *args: torch.empty(2**50)
+import torch
+from training import step as training
+training.train_step = lambda *args: torch.empty(2**50)
 """
 
 
@@ -829,7 +835,7 @@ def test_t23_out_of_memory(tiny_lmdb: Path, tmp_path: Path) -> None:
     wide = ("--width", 4, "--max_size", 8)
     ended = fork("train.py", *flags(tiny_lmdb, tmp_path / "wide", *wide), memory=1000)
     assert "out of memory" in ended.failed()
-    cuda = "import torch, training\n"
+    cuda = "import torch\nfrom training import step as training\n"
     cuda += "def step(*args): raise torch.OutOfMemoryError('CUDA out of memory. Tried to\\nmuch')\n"
     cuda += "training.train_step = step\n"
     assert "--batch" in fork("train.py", *flags(tiny_lmdb, tmp_path / "gpu"), patch=cuda).failed()
@@ -888,15 +894,16 @@ def test_t25_odd_surroundings(tiny_lmdb: Path, tmp_path: Path) -> None:
 
 
 SPOIL_WHILE_TRAINING = """
-import os, shutil, dataset, training
+import os, shutil, dataset
+from training import step as training
 dataset.MEMORY_SHARE = {share}
-step = step.train_step
+step = training.train_step
 def after(state, config, bank):
     assert (bank.images is None) == ({share} == 0)
     if state.iteration == 2:
         {what}
     return step(state, config, bank)
-step.train_step = after
+training.train_step = after
 """
 
 
@@ -945,7 +952,9 @@ def test_t28_checkpoint_of_a_gpu(tiny_lmdb: Path, trained: Path, tmp_path: Path)
     """T28: a state whose tensors say cuda:0 goes on where there is no GPU."""
     out = tmp_path / "run"
     as_on_gpu = "import torch\ntorch.serialization.location_tag = lambda storage: 'cuda:0'\n"
-    as_on_gpu += "import os, signal, training\nstep = step.train_step\n"
+    as_on_gpu += (
+        "import os, signal\nfrom training import step as training\nstep = training.train_step\n"
+    )
     as_on_gpu += "def stop(*args): return os.kill(os.getpid(), signal.SIGTERM) or step(*args)\n"
     as_on_gpu += "training.train_step = stop\n"
     assert fork("train.py", *flags(tiny_lmdb, out), patch=as_on_gpu).code == 143

@@ -126,7 +126,7 @@ def test_a_run_whose_states_are_gone_does_not_begin_anew(tiny_lmdb: Path, run: P
 
 def test_a_run_folder_that_moves(tiny_lmdb: Path, run: Path, tmp_path: Path) -> None:
     """Moved away in mid-run: a line, the state is sound where it went, and goes on there."""
-    move = "import os, training\nstep = training.train_step\n"
+    move = "import os\nfrom training import step as training\nstep = training.train_step\n"
     move += "def moving(state, *rest):\n"
     move += f"    if state.iteration == 7: os.rename({str(run)!r}, {str(tmp_path / 'away')!r})\n"
     move += "    return step(state, *rest)\n"
