@@ -278,6 +278,6 @@ def test_every_text_is_there_in_both_languages() -> None:
     for key, said in TEXTS.items():
         assert len(said) == len(LANGUAGES), key
         assert all(said), key
-        assert len({text.count("{}") for text in texts}) == 1, key
+        assert len({text.count("{}") for text in said}) == 1, key
     assert texts.preferred("es-PE,es;q=0.9,en;q=0.8") == SPANISH
     assert texts.preferred("fr,en;q=0.5") == texts.preferred("") == ENGLISH
