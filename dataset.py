@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.cli import UserError
 from data.lmdb_format import (
     HOLDOUT,
     TRAINING,
-    DataError,
     get,
     open_database,
     printable,
@@ -31,7 +31,7 @@ from data.lmdb_format import (
     record_key,
 )
 
-__all__ = ["DataError", "ImageBank"]
+__all__ = ["ImageBank", "UserError"]
 
 MEMORY_SHARE = 0.5  # of the free memory that images may fill; if more, they are decoded as needed
 DECODED_AT_ONCE = 256  # images that one thread decodes before it takes the next lot
@@ -43,7 +43,7 @@ class ImageBank:
     They are those to train on or, for the part HOLDOUT, those that training never sees.
     `images` is uint8 [N, 3, R, R] on the device, or in main memory if the device has no room, or
     None if neither has: then batches are decoded, each while the one before it is in use. An
-    image stored larger than `resolution` is reduced by exact means over squares. Raises DataError.
+    image stored larger than `resolution` is reduced by exact means over squares. Raises UserError.
     """
 
     images: Tensor | None
@@ -137,7 +137,7 @@ class ImageBank:
         for size in stored:
             if size >= self.resolution and size % self.resolution == 0:
                 return size
-        raise DataError(
+        raise UserError(
             f"{printable(self.path)}: has no images for {self.resolution} px, it stores "
             f"{', '.join(map(str, stored))} px; expected a power of two up to {stored[-1]}. "
             f"Choose one, or prepare the photos with --sizes {self.resolution}"
@@ -193,9 +193,9 @@ class ImageBank:
             raise self._bad_record(index, "missing")
         return record
 
-    def _bad_record(self, index: int, how: str) -> DataError:
+    def _bad_record(self, index: int, how: str) -> UserError:
         name = record_key(self._stored, index, self.part).decode()
-        return DataError(
+        return UserError(
             f"{printable(self.path)}: record {name} is bad: {how}; expected a JPEG of "
             f"{self._stored} x {self._stored} px. Copy the database again, or prepare it anew"
         )

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from common.cli import Parser, device, fail, integer, interruptible, number, say, tell
+from common.cli import Parser, UserError, device, integer, number, run_script, say, tell
 from common.files import replacing
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
@@ -75,8 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def evaluate(args: argparse.Namespace) -> None:
     """Measure, tell and write everything.
 
-    Raises CheckpointError, DataError, DeviceError, FeaturesError, MetricError, RunError,
-    SamplingError or OSError.
+    Raises UserError or OSError.
     """
     from tqdm import tqdm
 
@@ -163,15 +162,15 @@ def clock(entry: object) -> int:
 
 
 def refuse_other_data(run: Path, photos: Photos, lmdb: Path) -> None:
-    """Raise DataError if a run is known to have learned from other photos."""
+    """Raise UserError if a run is known to have learned from other photos."""
     from checkpoints.run_folder import read_config
-    from data.lmdb_format import DataError, printable
+    from data.lmdb_format import printable
 
     trained_on = read_config(run).get("data")
     if trained_on is None:
         tell(PROGRAM, f"{run}: no config.json; what it was trained on is not known")
     elif trained_on != photos.trained_on:
-        raise DataError(
+        raise UserError(
             f"{printable(lmdb)}: other photos than those of {run} (digest {photos.trained_on}); "
             f"expected the database it was trained on (digest {trained_on}). Give that one"
         )
@@ -180,14 +179,14 @@ def refuse_other_data(run: Path, photos: Photos, lmdb: Path) -> None:
 def load_networks(inception: Path | None) -> list[Network]:
     """Return the feature networks that are to be had; tell what the others need.
 
-    Raises FeaturesError where --inception names a file that cannot be used.
+    Raises UserError where --inception names a file that cannot be used.
     """
-    from metrics.features import FeaturesError, found_inception, load_inception, load_lite0
+    from metrics.features import found_inception, load_inception, load_lite0
 
     found: list[Network] = []
     try:
         found.append(load_lite0())
-    except FeaturesError as error:
+    except UserError as error:
         tell(PROGRAM, f"{error}; going on without")
     download = inception == Path("download")
     weights = found_inception() if inception is None or download else inception
@@ -196,7 +195,7 @@ def load_networks(inception: Path | None) -> list[Network]:
         return found
     try:
         found.append(load_inception(weights))
-    except FeaturesError as error:
+    except UserError as error:
         if inception and not download:
             raise
         tell(PROGRAM, f"{error}; going on without")
@@ -282,33 +281,15 @@ def write_pictures(out: Path, photos: Photos, result: Result) -> list[str]:
     return [f"{out}: {', '.join(written)}"]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, and end with one line if something is wrong."""
-    from checkpoints.checkpoint import CheckpointError
-    from checkpoints.run_folder import RunError
-    from common.device import DeviceError, is_out_of_memory
-    from data.lmdb_format import DataError
-    from metrics.features import FeaturesError
-    from metrics.metrics import MetricError
-    from sampling.sampler import SamplingError
-
-    try:
-        evaluate(args)
-    except (CheckpointError, DataError, DeviceError, FeaturesError, MetricError) as error:
-        fail(PROGRAM, error)
-    except (RunError, SamplingError, OSError) as error:
-        fail(PROGRAM, error)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        fail(PROGRAM, MemoryError("out of memory; try fewer --samples, or --device cpu"))
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    with interruptible(PROGRAM, "interrupted; finished features of the photos stay"):
-        run(args)
+    run_script(
+        PROGRAM,
+        partial(evaluate, args),
+        interrupted="interrupted; finished features of the photos stay",
+        out_of_memory="out of memory; try fewer --samples, or --device cpu",
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from common.cli import STEPS, Parser, device, fail, integer, interruptible, say, tell
+from common.cli import STEPS, Parser, device, integer, run_script, say, tell
 
 PROGRAM = "explore.py"
 INSTALL = "pip install -r requirements-explore.txt; pip install -r requirements.txt"
@@ -83,10 +83,16 @@ def stay_inside(folder: Path) -> None:
     os.chdir(folder)
 
 
-def serve(args: argparse.Namespace, folder: Path) -> None:
-    """Show the page until the script is interrupted.
+def serve(args: argparse.Namespace) -> None:
+    """Show the page until the script is interrupted; what it wrote is erased then."""
+    with tempfile.TemporaryDirectory(prefix="retrato-", ignore_cleanup_errors=True) as folder:
+        serve_from(Path(folder), args)
 
-    Raises CheckpointError, DeviceError, SamplingError or OSError.
+
+def serve_from(folder: Path, args: argparse.Namespace) -> None:
+    """Show the page, whose files go to `folder`, until the script is interrupted.
+
+    Raises UserError or OSError.
     """
     check_address(args.host, args.port)
     checkpoint = args.checkpoint.absolute()
@@ -121,24 +127,14 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         blocks.close(verbose=False)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Serve, and end with one line if something is wrong."""
-    from checkpoints.checkpoint import CheckpointError
-    from common.device import DeviceError
-    from sampling.sampler import SamplingError
-
-    with tempfile.TemporaryDirectory(prefix="retrato-", ignore_cleanup_errors=True) as folder:
-        try:
-            serve(args, Path(folder))
-        except (CheckpointError, DeviceError, SamplingError, OSError) as error:
-            fail(PROGRAM, error)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    with interruptible(PROGRAM, "ended; what was uploaded or made is erased"):
-        run(args)
+    run_script(
+        PROGRAM,
+        partial(serve, args),
+        interrupted="ended; what was uploaded or made is erased",
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,9 @@ from common.cli import (
     MAX_SEED,
     Parser,
     device,
-    fail,
     integer,
-    interruptible,
     number,
+    run_script,
     say,
     tell,
 )
@@ -139,10 +138,10 @@ def refuse_occupied(made: Parser, path: Path | None) -> None:
         made.error(f"--images {path}: is no file; expected the name of a zip")
 
 
-def export_all(args: argparse.Namespace) -> Iterator[str]:
-    """Write every export asked for, with its card, and yield a line for each.
+def export_all(args: argparse.Namespace) -> None:
+    """Write every export asked for, with its card, and say a line for each.
 
-    Raises CheckpointError, DeviceError, ExportError, RunError, SamplingError or OSError.
+    Raises UserError or OSError.
     """
     import torch
 
@@ -157,11 +156,12 @@ def export_all(args: argparse.Namespace) -> Iterator[str]:
     chosen = choose_device(args.device) if args.images else cpu
     subject = load(cpu if args.onnx or args.safetensors else chosen)
     if args.onnx:
-        yield write_onnx(args, subject)
+        say([write_onnx(args, subject)])
     if args.safetensors:
-        yield write_safetensors(args, subject)
+        say([write_safetensors(args, subject)])
     if args.images:
-        yield write_images(args, subject if subject.faces.device == chosen else load(chosen))
+        own = subject if subject.faces.device == chosen else load(chosen)
+        say([write_images(args, own)])
 
 
 def header(subject: Subject) -> dict[str, Any]:
@@ -246,30 +246,14 @@ def write_card_of(path: Path, args: argparse.Namespace, subject: Subject, use: l
     return f"card: {card.name}"
 
 
-def run(args: argparse.Namespace) -> None:
-    """Export, and end with one line if something is wrong."""
-    from checkpoints.checkpoint import CheckpointError
-    from checkpoints.run_folder import RunError
-    from common.device import DeviceError, is_out_of_memory
-    from outputs.onnx_file import ExportError
-    from sampling.sampler import SamplingError
-
-    try:
-        for line in export_all(args):
-            say([line])
-    except (CheckpointError, DeviceError, ExportError, RunError, SamplingError, OSError) as error:
-        fail(PROGRAM, error)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        fail(PROGRAM, MemoryError("out of memory; try --device cpu"))
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    with interruptible(PROGRAM, "interrupted; finished exports stay"):
-        run(args)
+    run_script(
+        PROGRAM,
+        partial(export_all, args),
+        interrupted="interrupted; finished exports stay",
+    )
 
 
 if __name__ == "__main__":

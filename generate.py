@@ -19,11 +19,11 @@ from common.cli import (
     PSI,
     STEPS,
     Parser,
+    UserError,
     device,
-    fail,
     integer,
-    interruptible,
     number,
+    run_script,
     say,
     tell,
 )
@@ -217,8 +217,7 @@ def check_sources(made: Parser, args: argparse.Namespace) -> None:
 def draw_all(args: argparse.Namespace) -> list[str]:
     """Make every picture asked for and return a line for each.
 
-    Raises FlagError, CheckpointError, DeviceError, LatentsError, PhotoError, SamplingError or
-    OSError.
+    Raises UserError or OSError.
     """
     from tqdm import tqdm
 
@@ -257,7 +256,7 @@ Plan = tuple[int, Callable[["Job"], list[str]]]  # images to render, and what re
 
 
 def plan_grids(args: argparse.Namespace, faces: Faces) -> Plan:
-    """Return the plan of the sample grid, the grids of mixes and the film. Raises FlagError."""
+    """Return the plan of the sample grid, the grids of mixes and the film. Raises UserError."""
     from outputs.grids import choose_mixes, draw_film, draw_mixes, draw_samples, planned
 
     mixes = choose_mixes(args, faces)
@@ -283,10 +282,11 @@ def plan_directions(args: argparse.Namespace, faces: Faces) -> Plan:
 
 
 def plan_mix(args: argparse.Namespace, loaded: tuple[Faces, Path, dict[str, Any]]) -> Plan:
-    """Return the plan of the one sheet of --mix. Raises FlagError or LatentsError.
+    """Return the plan of the one sheet of --mix. Raises UserError.
 
     What takes long, to find photos, is left to the drawing.
     """
+    from data.photos import PhotoError
     from sampling import mixing
     from sampling.projector import load_projector
 
@@ -303,7 +303,10 @@ def plan_mix(args: argparse.Namespace, loaded: tuple[Faces, Path, dict[str, Any]
         return load_projector(loaded, STEPS, args.precision, partial(tell, PROGRAM))
 
     def draw(job: Job) -> list[str]:
-        found, lines = mixing.find_photos(job, photos, load) if photos else ({}, [])
+        try:
+            found, lines = mixing.find_photos(job, photos, load) if photos else ({}, [])
+        except PhotoError as error:
+            raise UserError(f"--mix {error}, or an .npz file of styles") from error
         chosen = [known[text] if text in known else found[Path(text)] for text in args.mix]
         if weights is None:
             return lines + mixing.draw_crossover(job, chosen)
@@ -321,34 +324,15 @@ def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
     return f"{file}: {resolution} px{fading}{after}, {faces.device}"
 
 
-def run(args: argparse.Namespace) -> None:
-    """Draw, and end with one line if something is wrong."""
-    from checkpoints.checkpoint import CheckpointError
-    from common.device import DeviceError, is_out_of_memory
-    from data.photos import PhotoError
-    from outputs.grids import FlagError
-    from sampling.latents import LatentsError
-    from sampling.sampler import SamplingError
-
-    try:
-        say(draw_all(args))
-    except FlagError as error:
-        parser().error(str(error))
-    except (CheckpointError, DeviceError, LatentsError, SamplingError, OSError) as error:
-        fail(PROGRAM, error)
-    except PhotoError as error:
-        fail(PROGRAM, PhotoError(f"--mix {error}, or an .npz file of styles"))
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        fail(PROGRAM, MemoryError("out of memory; try --device cpu, or fewer --seeds"))
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    with interruptible(PROGRAM, "interrupted; finished pictures stay"):
-        run(args)
+    run_script(
+        PROGRAM,
+        lambda: say(draw_all(args)),
+        interrupted="interrupted; finished pictures stay",
+        out_of_memory="out of memory; try --device cpu, or fewer --seeds",
+    )
 
 
 if __name__ == "__main__":

@@ -18,23 +18,21 @@ from tqdm import tqdm
 
 from common.cli import (
     MAX_SEED,
-    Interrupted,
     Parser,
-    fail,
+    UserError,
     ignore_signals,
     integer,
     open_standard_streams,
     resolution,
+    run_script,
     say,
-    stop_on_signals,
-    tell,
 )
-from data.lmdb_format import HOLDOUT, TRAINING, DataError, printable
+from data.lmdb_format import HOLDOUT, TRAINING, printable
 from data.lmdb_writer import Writer
 from data.photos import FORMATS, MIN_SIZE, QUALITY, Recipe
 from data.selection import Photo, Report, find_photos, select, spread
-from data.tables import Condition, SelectionError, read_list, read_table
-from data.workers import WorkerLostError, Workers, usable_cores
+from data.tables import Condition, read_list, read_table
+from data.workers import Workers, usable_cores
 
 EXAMPLES = """  python prepare_data.py photos faces.lmdb
   python prepare_data.py young old mix.lmdb --per_source 2500
@@ -103,7 +101,7 @@ def contact_sheet(writer: Writer) -> Image.Image:
 def prepare(args: argparse.Namespace) -> list[str]:
     """Make the database and return the lines of the summary.
 
-    Raises DataError, SelectionError or WorkerLostError; there is no database then.
+    Raises UserError; there is no database then.
     """
     started = time.monotonic()
     report = Report()
@@ -160,12 +158,12 @@ def _refuse_missing(sources: Sequence[Path]) -> None:
         try:
             mode = source.stat().st_mode
         except OSError as error:
-            raise DataError(
+            raise UserError(
                 f"{printable(source)}: cannot be read ({error.strerror}); expected a folder or "
                 "zip of photos, or a photo. Check the name"
             ) from None
         if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-            raise DataError(
+            raise UserError(
                 f"{printable(source)}: neither a folder nor a regular file; expected a folder or "
                 "zip of photos, or a photo. Check the name"
             )
@@ -175,14 +173,14 @@ def _refuse_nothing(sources: Sequence[Path], writer: Writer, report: Report) -> 
     if writer.count:
         return
     if writer.held_out:
-        raise DataError(
+        raise UserError(
             f"--holdout: takes all {writer.held_out:,} good photos; expected some to be left to "
             "train on. Give a lower number"
         )
     where = ", ".join(map(printable, sources))
     why = f"left out: {report.reasons()}" if report.counts else "there are no files"
     notes = "".join(f"; {note}" for note in report.notes)
-    raise DataError(
+    raise UserError(
         f"{where}: no photo that can be used ({why}{notes}); expected at least one "
         f"({', '.join(FORMATS)}). Look into the folder"
     )
@@ -332,16 +330,13 @@ def main() -> None:
     """Run the command line."""
     open_standard_streams()
     args = read_arguments()
-    stop_on_signals()
     tqdm.monitor_interval = 0  # a thread that only redraws bars that stand still
-    try:
-        lines = prepare(args)
-    except (DataError, SelectionError, WorkerLostError, OSError) as error:
-        fail("prepare_data.py", error)
-    except Interrupted as interruption:
-        tell("prepare_data.py", "interrupted; nothing was made")
-        raise SystemExit(interruption.args[0]) from None
-    say(lines)
+    run_script(
+        "prepare_data.py",
+        lambda: say(prepare(args)),
+        interrupted="interrupted; nothing was made",
+        out_of_memory="out of memory; try fewer --workers",
+    )
 
 
 if __name__ == "__main__":

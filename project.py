@@ -16,13 +16,11 @@ from common.cli import (
     STEPS,
     Parser,
     device,
-    fail,
     integer,
-    interruptible,
+    run_script,
     say,
     tell,
 )
-from data.photos import PhotoError
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from PIL import Image
@@ -81,7 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def project_all(args: argparse.Namespace) -> list[str]:
     """Project the photos, write every file, and return a line for each photo and picture.
 
-    Raises PhotoError, CheckpointError, DeviceError, SamplingError or OSError.
+    Raises UserError or OSError.
     """
     from tqdm import tqdm
 
@@ -166,27 +164,14 @@ def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
     return f"{path}: the way there, {shown} photos"
 
 
-def run(args: argparse.Namespace) -> None:
-    """Project, and end with one line if something is wrong."""
-    from checkpoints.checkpoint import CheckpointError
-    from common.device import DeviceError, is_out_of_memory
-    from sampling.sampler import SamplingError
-
-    try:
-        say(project_all(args))
-    except (PhotoError, CheckpointError, DeviceError, SamplingError, OSError) as error:
-        fail(PROGRAM, error)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        fail(PROGRAM, MemoryError("out of memory; try --device cpu"))
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
-    with interruptible(PROGRAM, "interrupted; nothing was made"):
-        run(args)
+    run_script(
+        PROGRAM,
+        lambda: say(project_all(args)),
+        interrupted="interrupted; nothing was made",
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from common.cli import fail, interruptible, say, tell
+from common.cli import UserError, is_out_of_memory, run_script, say, tell
 from settings import model_config, parse_args, train_config
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
@@ -36,36 +36,25 @@ def main(argv: list[str] | None = None) -> None:
     start = time.monotonic()
     args = parse_args(argv)
     args.start = start
-    with interruptible(PROGRAM, "interrupted before the first step; nothing is lost"):
-        run_or_fail(args)
+    run_script(
+        PROGRAM,
+        partial(run_or_fail, args),
+        interrupted="interrupted before the first step; nothing is lost",
+        out_of_memory="out of memory; try a smaller --batch or --width",
+    )
 
 
 def run_or_fail(args: argparse.Namespace) -> NoReturn:
-    """Run and end, with one line if something is wrong."""
-    from checkpoints.checkpoint import CheckpointError
-    from checkpoints.run_folder import RunError
-    from common.device import DeviceError, is_out_of_memory
-    from data.lmdb_format import DataError
-    from metrics.metrics import MetricError
-    from training.distributed import ParallelError
-    from training.planning import PlanError
-
+    """Run and end; where memory runs out, say of what size and batch."""
     try:
         run(args)
-    except (DataError, CheckpointError, DeviceError, MetricError) as error:
-        fail(PROGRAM, error)
-    except (ParallelError, PlanError, RunError, OSError) as error:
-        fail(PROGRAM, error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        fail(
-            PROGRAM,
-            MemoryError(
-                f"out of memory at up to {args.max_size} px with a batch of {args.batch} and "
-                f"--width {args.width}; try a smaller --batch or --width in another --out"
-            ),
-        )
+        raise UserError(
+            f"out of memory at up to {args.max_size} px with a batch of {args.batch} and "
+            f"--width {args.width}; try a smaller --batch or --width in another --out"
+        ) from error
 
 
 def run(args: argparse.Namespace) -> NoReturn:
@@ -98,13 +87,12 @@ def run(args: argparse.Namespace) -> NoReturn:
 
 
 def refuse_batch(args: argparse.Namespace, bank: ImageBank) -> None:
-    """Raise ParallelError or RunError for a batch that cannot be split or filled."""
-    from checkpoints.run_folder import RunError
+    """Raise UserError for a batch that cannot be split or filled."""
     from training import distributed
 
     distributed.refuse_batch(args.batch)
     if bank.count < args.batch:
-        raise RunError(
+        raise UserError(
             f"{args.lmdb}: {bank.count} images; expected at least a batch of {args.batch}. "
             "Add photos, or lower --batch"
         )
@@ -165,7 +153,7 @@ def follow(args: argparse.Namespace, bank: ImageBank) -> int:
     while True:
         model, config, digest, entries = distributed.from_first(None)
         if digest != bank.digest:
-            raise distributed.ParallelError(
+            raise distributed.UserError(
                 f"{args.lmdb}: other photos than those of the first process; expected copies of "
                 "one database on all machines"
             )

@@ -21,6 +21,7 @@ import torch
 
 from checkpoints import rosinality
 from checkpoints.safetensors_file import begins_safetensors, parse_safetensors
+from common.cli import UserError
 from common.files import replacing, sync
 from model import Discriminator, Generator, ModelConfig
 
@@ -33,7 +34,7 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch befor
 MAX_DEPTH = 8  # of dicts within dicts; Adam's state has 4
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message is one line for the user."""
 
 

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from common.cli import EXIT_CODES, PSI, heeded_signals
+from common.cli import EXIT_CODES, PSI, UserError, heeded_signals
 from common.files import read_regular, replacing
 from common.images import grid, to_uint8, write_image
 from model import Generator
@@ -39,10 +39,6 @@ EARLIER |= {"w_dim": 512, "mapping_layers": 8}
 GRID = (4, 8)  # rows and columns of a sample grid
 
 
-class RunError(Exception):
-    """A run folder that cannot be used as asked; the message is one line."""
-
-
 def claim(folder: Path) -> IO[str]:
     """Make the run folder and lock it until the returned file is closed or the process ends."""
     try:
@@ -52,14 +48,16 @@ def claim(folder: Path) -> IO[str]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         lock = open(os.open(folder / ".lock", flags, 0o666), "w")  # noqa: SIM115 - until the end
     except OSError as error:
-        raise RunError(
+        raise UserError(
             f"{error.filename}: {error.strerror}; expected a folder to write to. Give another --out"
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
-        raise RunError(f"{folder}: another train.py is at work here; give another --out") from error
+        raise UserError(
+            f"{folder}: another train.py is at work here; give another --out"
+        ) from error
     for stale in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), folder / "next.pt"]:
         stale.unlink(missing_ok=True)
     _refuse_without_state(folder)
@@ -67,7 +65,7 @@ def claim(folder: Path) -> IO[str]:
 
 
 def _refuse_without_state(folder: Path) -> None:
-    """Raise RunError where there are snapshots or a log, but no state that would go on from them.
+    """Raise UserError where there are snapshots or a log, but no state that would go on from them.
 
     A run that began anew here would overwrite them.
     """
@@ -75,7 +73,7 @@ def _refuse_without_state(folder: Path) -> None:
     log = folder / "log.jsonl"
     begun = any((folder / "snapshots").glob("*.pt")) or (log.is_file() and log.stat().st_size > 0)
     if begun and not any(map(os.path.lexists, states)):
-        raise RunError(
+        raise UserError(
             f"{folder}: a run without latest.pt and previous.pt; expected one of them, to go on "
             f"from. Put it back, or give another --out, and --init_from {folder} for its weights"
         )
@@ -89,30 +87,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         stored = json.loads(read_regular(path))
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: damaged ({error}); give another --out") from error
+        raise UserError(f"{path}: damaged ({error}); give another --out") from error
     phase = stored.get("phase") if isinstance(stored, dict) else None
     if type(phase) is not int or phase < 1:
-        raise RunError(f"{path}: not of a run ({brief(stored)}); give another --out")
+        raise UserError(f"{path}: not of a run ({brief(stored)}); give another --out")
     return {**EARLIER, **stored}
 
 
 def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str]:
     """Return which settings differ from those of the run's start, of which only `free` may.
 
-    Raises RunError naming the first that may not.
+    Raises UserError naming the first that may not.
     """
     before = read_config(folder)
     changed = [key for key in asked if before and before.get(key) != asked[key]]
     for key in changed:
         if key == "data":
-            raise RunError(
+            raise UserError(
                 f"{asked['lmdb']}: other photos than the run in {folder} was started with. "
                 "Give the same, or another --out"
             )
         if key not in free:
-            raise RunError(
+            raise UserError(
                 f"--{key} {asked[key]}: the run in {folder} was started with {before.get(key)}. "
                 "Give the same, or another --out"
             )

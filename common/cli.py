@@ -16,7 +16,19 @@ from typing import NoReturn, TextIO
 MAX_SEED = 2**63 - 1
 EXIT_CODES: dict[int, int] = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 STEPS = 100  # of a projection: mixes still look like faces; more draw the photo, not the face
+OUT_OF_MEMORY = "out of memory; try --device cpu"
 PSI = 0.7  # truncation of samples unless told otherwise (Karras et al. 2019, sec. 2, fig. 2)
+
+
+class UserError(Exception):
+    """What the user can mend: one line that says what is wrong, what was expected, what to do.
+
+    `exit_code` is 2 for a flag that does not suit, 1 for data, a model or the machine.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -40,14 +52,45 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and end with 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        fail(self.prog, message, 2)
 
 
-def fail(program: str, error: BaseException) -> NoReturn:
-    """Print an error of the data, the disk or a model as one line, and end with 1."""
+def fail(program: str, error: object, code: int = 1) -> NoReturn:
+    """Print an error as one line on stderr and end with `code`; 2 points to --help."""
     text = " ".join(str(error).split()) or type(error).__name__
-    tell(program, f"error: {text}")
-    raise SystemExit(1)
+    tell(program, f"error: {text}{f' (see {program} --help)' if code == 2 else ''}")
+    raise SystemExit(code)
+
+
+def run_script(
+    program: str, work: Callable[[], object], interrupted: str, out_of_memory: str = OUT_OF_MEMORY
+) -> None:
+    """Do a script's work; what the user can mend, and a signal, end it with one line.
+
+    `interrupted` is told at SIGINT or SIGTERM, `out_of_memory` where memory runs out.
+    """
+    stop_on_signals()
+    try:
+        work()
+    except UserError as error:
+        fail(program, error, error.exit_code)
+    except OSError as error:
+        fail(program, error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail(program, out_of_memory)
+    except Interrupted as interruption:
+        tell(program, interrupted)
+        raise SystemExit(interruption.args[0]) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says, in one of torch's several ways, that memory ran out."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("memory" in said or "bad_alloc" in said)
+    )
 
 
 def tell(program: str, line: str) -> None:
@@ -115,17 +158,6 @@ def heeded_signals() -> list[int]:
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     ignore_signals()
     raise Interrupted(EXIT_CODES[number])
-
-
-@contextmanager
-def interruptible(program: str, said: str) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the block, and then the script, with a line."""
-    stop_on_signals()
-    try:
-        yield
-    except Interrupted as interruption:
-        tell(program, said)
-        raise SystemExit(interruption.args[0]) from None
 
 
 def integer(low: int, high: int = 2**31) -> Callable[[str], int]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from common.cli import UserError
+
 KINDS = ("cpu", "cuda", "mps")
-
-
-class DeviceError(Exception):
-    """A device that is not there; the message is one line for the user."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -17,9 +15,7 @@ def choose_device(name: str) -> torch.device:
         mps = torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     if not is_there(name):
-        raise DeviceError(
-            f"--device {name}: not on this machine; expected cpu, cuda, cuda:N or mps"
-        )
+        raise UserError(f"--device {name}: not on this machine; expected cpu, cuda, cuda:N or mps")
     return torch.device(name)
 
 
@@ -52,14 +48,6 @@ def can_compile(device: torch.device) -> bool:
     except Exception:  # whatever is missing, the answer is no; each version raises its own
         return False
     return True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` says, in one of torch's several ways, that memory ran out."""
-    said = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("memory" in said or "bad_alloc" in said)
-    )
 
 
 def choose_precision(name: str, device: torch.device) -> str:

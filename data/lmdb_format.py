@@ -24,16 +24,13 @@ from reprlib import repr as brief
 
 import lmdb
 
+from common.cli import UserError
 from data.lmdb_check import PageError, check_pages
 
 FORMAT = 1
 SIZES = tuple(2**n for n in range(2, 11))  # 4 to 1024 px: the sizes a StyleGAN can have
 TRAINING, HOLDOUT = "", "holdout-"  # prefixes of the keys of the two parts
 MAKE_ONE = "Make one: python prepare_data.py PHOTOS {path}"
-
-
-class DataError(Exception):
-    """A fault of the data on disk; its text is the whole message, in one line."""
 
 
 def record_key(size: int, index: int, part: str = TRAINING) -> bytes:
@@ -87,12 +84,12 @@ def reading(path: Path) -> Iterator[lmdb.Transaction]:
 
 
 def open_database(path: Path) -> lmdb.Environment:
-    """Return the open database at `path`; raise DataError if it is none, or truncated."""
+    """Return the open database at `path`; raise UserError if it is none, or truncated."""
     file = path / "data.mdb"
     make_one = MAKE_ONE.format(path=printable(path))
     if not path.is_dir() or not file.is_file():
         found = "a folder without data.mdb" if path.is_dir() else "a file"
-        raise DataError(
+        raise UserError(
             f"{printable(path)}: {found if path.exists() else 'no such folder'}; expected a "
             f"database of faces (a folder with data.mdb). {make_one}"
         )
@@ -102,14 +99,14 @@ def open_database(path: Path) -> lmdb.Environment:
         env = lmdb.open(str(path), size, readonly=True, create=False, lock=False, readahead=False)
     except lmdb.Error as error:
         reason = str(error).removeprefix(f"{path}: ")
-        raise DataError(
+        raise UserError(
             f"{printable(file)}: cannot be opened ({reason}); expected a readable LMDB. {make_one}"
         ) from None
     # LMDB trusts its file: reading past the end of a truncated one kills the process (SIGBUS).
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if file.stat().st_size < needed:
         env.close()
-        raise DataError(
+        raise UserError(
             f"{printable(file)}: truncated, {file.stat().st_size:,} of {needed:,} bytes are there; "
             "expected a whole file. Copy it again, or prepare it anew"
         )
@@ -122,7 +119,7 @@ def open_database(path: Path) -> lmdb.Environment:
 
 
 def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
-    """Return what the database holds; raise DataError if it is not one of faces."""
+    """Return what the database holds; raise UserError if it is not one of faces."""
     try:
         entries = txn.stat()["entries"]
         length, meta_json = get(txn, b"length"), get(txn, b"meta")
@@ -130,7 +127,7 @@ def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
     except lmdb.Error as error:
         raise _damaged(path, str(error)) from None
     if length is None or not sizes:
-        raise DataError(
+        raise UserError(
             f"{printable(path)}: an LMDB, but not of faces: it has no 'length' or no images; "
             f"expected one made by prepare_data.py. {MAKE_ONE.format(path='DST')}"
         )
@@ -143,10 +140,10 @@ def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
 
 
 def read_holdout(txn: lmdb.Transaction, path: Path) -> Catalogue:
-    """Return what the database holds out of training; raise DataError if that is nothing."""
+    """Return what the database holds out of training; raise UserError if that is nothing."""
     catalogue = read_catalogue(txn, path)
     if not catalogue.held_out:
-        raise DataError(
+        raise UserError(
             f"{printable(path)}: no photos are held out in it; expected some that training never "
             "sees. Prepare it anew with --holdout"
         )
@@ -176,7 +173,7 @@ def _read_meta(txn: lmdb.Transaction, path: Path, count: int, meta_json: bytes) 
     except (ValueError, KeyError, TypeError, RecursionError, struct.error, lmdb.Error) as error:
         raise _damaged(path, f"'meta' or 'crc32' cannot be read: {error}") from None
     if written_by != FORMAT:
-        raise DataError(
+        raise UserError(
             f"{printable(path)}: format {brief(written_by)}; expected {FORMAT}, as this program "
             "reads. Prepare it anew, or use the newer program"
         )
@@ -188,8 +185,8 @@ def _read_meta(txn: lmdb.Transaction, path: Path, count: int, meta_json: bytes) 
     return Catalogue(count, sizes, sources, crcs, digest.hexdigest()[:16])
 
 
-def _damaged(path: Path, how: str) -> DataError:
-    return DataError(
+def _damaged(path: Path, how: str) -> UserError:
+    return UserError(
         f"{printable(path)}: damaged, {how}; expected a whole database of faces. "
         "Copy it again, or prepare it anew"
     )

@@ -15,12 +15,12 @@ from typing import Any
 
 import lmdb
 
+from common.cli import UserError
 from common.files import sync
 from data.lmdb_format import (
     FORMAT,
     HOLDOUT,
     TRAINING,
-    DataError,
     get,
     pack,
     printable,
@@ -68,7 +68,7 @@ class Writer:
         try:
             self._lock = _lock_folder(self.folder, self.path)
         except OSError as error:
-            raise DataError(
+            raise UserError(
                 f"{printable(self.path)}: cannot be made here ({error.strerror}); expected an "
                 "existing folder that can be written to. Choose another place"
             ) from None
@@ -188,11 +188,11 @@ class Writer:
             return False
         return True
 
-    def unwritable(self, error: Exception) -> DataError:
+    def unwritable(self, error: Exception) -> UserError:
         """Return what to raise where writing fails."""
         # LMDB calls a full disk an input/output error, so the room that is left is told beside it.
         free_mb = shutil.disk_usage(self.path.parent).free / 1e6
-        return DataError(
+        return UserError(
             f"{printable(self.path)}: could not be written ({error}); {free_mb:,.0f} MB are "
             "free on this disk. Make room or choose another place"
         )
@@ -212,7 +212,7 @@ def _lock_folder(folder: Path, path: Path) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
-            raise DataError(
+            raise UserError(
                 f"{printable(path)}: in use, another run is making it; expected one run at a time. "
                 "Wait for it, or choose another name"
             ) from None
@@ -231,11 +231,11 @@ def _is_open(descriptor: int, path: Path) -> bool:
 
 
 def _refuse_to_replace(path: Path, overwrite: bool) -> None:
-    """Raise DataError unless `path` is free, or a database of this kind that may be replaced."""
+    """Raise UserError unless `path` is free, or a database of this kind that may be replaced."""
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:
-        raise DataError(
+        raise UserError(
             f"{printable(path)}: exists already; expected a new name. "
             "Choose another, or replace it with --overwrite"
         )
@@ -244,7 +244,7 @@ def _refuse_to_replace(path: Path, overwrite: bool) -> None:
         with reading(path) as txn:
             read_catalogue(txn, path)
         return
-    raise DataError(
+    raise UserError(
         f"{printable(path)}: holds other things than a database of faces; expected one for "
         "--overwrite to replace. Remove it yourself, or choose another name"
     )

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from common.cli import UserError
+
 # What cameras (MPO counts as JPEG), phones and the web make. EPS, say, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # A photo is decoded at least this many times as large as wanted: its square is that of the whole
@@ -35,7 +37,7 @@ UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
 }
 
 
-class PhotoError(Exception):
+class PhotoError(UserError):
     """Why a photo cannot be used: a reason for statistics, after a colon sometimes a detail."""
 
 

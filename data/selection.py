@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from data.lmdb_format import DataError, printable
+from common.cli import UserError
+from data.lmdb_format import printable
 from data.tables import Wanted
-from data.zips import ArchiveError, Member, is_archive, list_members
+from data.zips import Member, is_archive, list_members
 
 # What lies beside the photos in the data sets of others: NVIDIA's and Hugging Face's.
 LABELS = (b"dataset.json", b"metadata.csv", b"metadata.jsonl")
@@ -73,7 +74,7 @@ def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
     """Return the files of source number `index`, sorted by the bytes of their paths.
 
     Databases are not searched, nor links to folders, nor what begins with a dot; tables of labels
-    are no photos. Raises DataError for a zip that cannot be read.
+    are no photos. Raises UserError for a zip that cannot be read.
     """
     root = os.fsencode(source)
     is_zipped = not source.is_dir() and is_archive(source)
@@ -122,8 +123,8 @@ def _search_zip(source: Path, report: Report) -> list[bytes]:
     """Return the members that a search of the unpacked zip would find, by the same rules."""
     try:
         names = Counter(list_members(source))
-    except ArchiveError as error:
-        raise DataError(
+    except UserError as error:
+        raise UserError(
             f"{printable(source)}: {error}; expected a zip of photos. Copy it again"
         ) from None
     databases = {os.path.dirname(name) for name in names if os.path.basename(name) == b"data.mdb"}

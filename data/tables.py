@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.cli import UserError
 from data.lmdb_format import printable
 from data.photos import PhotoError
 from data.zips import Member, is_archive, open_member
@@ -26,10 +27,6 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-
-
-class SelectionError(Exception):
-    """A list, table or condition that cannot be used; its text is the whole message."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +74,12 @@ def read_list(path: Path) -> Wanted:
     """Return what a text file with one name a line asks for."""
     names = frozenset(line.strip() for line in _lines(path)) - {""}
     if not names:
-        raise SelectionError(
-            f"{printable(path)}: no names in it; expected one a line. Check the file"
-        )
+        raise UserError(f"{printable(path)}: no names in it; expected one a line. Check the file")
     return Wanted("the list", names, names)
 
 
 def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> Wanted:
-    """Return what a table asks for; raise SelectionError.
+    """Return what a table asks for; raise UserError.
 
     `key` is the column that names the files, by default file_name, or the first without one.
     """
@@ -95,7 +90,7 @@ def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> 
     names, chosen = set(), set()
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
-            raise SelectionError(
+            raise UserError(
                 f"{printable(path)}: row {number} has {len(row)} values; expected "
                 f"{len(header)}, as in the header. Correct the table"
             )
@@ -118,7 +113,7 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     else:
         header, rows = _csv(path, lines, max(",;\t", key=first.count))
     if not rows:
-        raise SelectionError(
+        raise UserError(
             f"{printable(path)}: no rows in it; expected a header and rows. Check the file"
         )
     return header, rows
@@ -128,7 +123,7 @@ def _csv(path: Path, lines: list[str], delimiter: str) -> tuple[list[str], list[
     try:  # a cell in quotation marks may go over several lines
         rows = list(csv.reader([f"{line}\n" for line in lines], delimiter=delimiter))
     except csv.Error as error:
-        raise SelectionError(
+        raise UserError(
             f"{printable(path)}: cannot be read as a table ({error}); expected a CSV with a "
             "header. Check the file"
         ) from None
@@ -147,7 +142,7 @@ def _json_lines(path: Path, lines: list[str]) -> tuple[list[str], list[list[str]
             entries = dict(json.loads(line).items())
             objects.append({_cell(name): _cell(value) for name, value in entries.items()})
         except (ValueError, AttributeError, RecursionError):  # no JSON, no object, no Unicode
-            raise SelectionError(
+            raise UserError(
                 f"{printable(path)}: line {number} is no JSON object; expected one such as "
                 f'{{"{FILE_NAME}": "0001.png", "age": 40}}. Correct the table'
             ) from None
@@ -167,7 +162,7 @@ def _lines(path: Path) -> list[str]:
         content = _read(path)
     except (OSError, PhotoError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise SelectionError(
+        raise UserError(
             f"{printable(path)}: cannot be read ({reason}); expected a text file. Check the name"
         ) from None
     # Names of files may be any bytes, and spreadsheets begin their files with a mark.
@@ -190,7 +185,7 @@ def _read(path: Path) -> bytes:
 def _column(path: Path, header: list[str], name: str, flag: str) -> int:
     if name not in header:
         known = ", ".join(header[:50])
-        raise SelectionError(
+        raise UserError(
             f"{flag} {name}: no such column in {printable(path)}; expected one of {known}. "
             "Check the name"
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from common.cli import UserError
 from data.photos import PhotoError, Recipe, prepare_photo
 from data.zips import Member, open_member
 
@@ -18,10 +19,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Place = bytes | Member  # where a photo is: a path, or within a zip
 Outcome = list[bytes] | str  # one JPEG for each size, or why the photo is left out
-
-
-class WorkerLostError(Exception):
-    """A worker process died; its text is the whole message."""
 
 
 class Workers:
@@ -52,7 +49,7 @@ class Workers:
     def prepare(self, places: Sequence[Place]) -> Iterator[Outcome]:
         """Yield what became of each photo, in their order; to be run to its end.
 
-        Raises WorkerLostError if a process dies, most often for want of memory.
+        Raises UserError if a process dies, most often for want of memory.
         """
         size = max(1, min(CHUNK, len(places) // (SHARES * self._count)))
         chunks = [places[start : start + size] for start in range(0, len(places), size)]
@@ -75,7 +72,7 @@ class Workers:
                         self._idle.append(pipe)
                 yield from done.pop(due)
         except (EOFError, OSError, MemoryError):  # no more processes or open files, too
-            raise WorkerLostError(
+            raise UserError(
                 "--workers: one of the processes died, most often for want of memory; expected all "
                 "to live. Free some memory, or use fewer: --workers 1"
             ) from None

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from common.cli import UserError
 from data.photos import PhotoError
 
 MAX_MEMBER = 2**28  # bytes: what the largest photo that photos.py opens takes uncompressed
@@ -20,10 +21,6 @@ BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # of a zip, and of an empty one
 # bz2 and LZMA are left out: zipfile bounds what it unpacks at once of deflate alone.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # flag of a member
-
-
-class ArchiveError(Exception):
-    """A zip that cannot be read; its text says why, without naming the zip."""
 
 
 class Member(NamedTuple):
@@ -48,17 +45,17 @@ def is_archive(path: Path) -> bool:
 
 
 def list_members(path: Path) -> list[bytes]:
-    """Return the names of the files in a zip as UTF-8, in its order; raise ArchiveError."""
+    """Return the names of the files in a zip as UTF-8, in its order; raise UserError."""
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except OSError as error:
-        raise ArchiveError(f"cannot be read ({error.strerror})") from None
+        raise UserError(f"cannot be read ({error.strerror})") from None
     except Exception as error:  # of a damaged directory zipfile raises a dozen types
-        raise ArchiveError(f"a damaged zip ({error})") from None
+        raise UserError(f"a damaged zip ({error})") from None
     if sum(member.compress_size for member in members) > size:
-        raise ArchiveError("a damaged zip (its members take more than the file has)")
+        raise UserError("a damaged zip (its members take more than the file has)")
     return [encoded(member.filename) for member in members if not member.is_dir()]
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import Parser, device, fail, integer, interruptible, number, say, tell
+from common.cli import Parser, UserError, device, integer, number, run_script, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from torch import Tensor
@@ -29,10 +29,6 @@ Z_95 = 1.96
 EXAMPLES = """\
   python -m experiments.detect runs/faces faces.lmdb
   python -m experiments.detect runs/faces/best.pt faces.lmdb --samples 1000 --psi 1"""
-
-
-class DetectorError(Exception):
-    """A detector that is not to be had; the message is one line for the user."""
 
 
 def read_arguments() -> argparse.Namespace:
@@ -51,7 +47,7 @@ def read_arguments() -> argparse.Namespace:
 def detect(args: argparse.Namespace) -> None:
     """Count faces in samples and photos and tell the rates.
 
-    Raises CheckpointError, DataError, DetectorError, DeviceError or SamplingError.
+    Raises UserError.
     """
     import numpy as np
 
@@ -84,7 +80,7 @@ class Detector:
 
             self.cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
         except (ImportError, AttributeError) as error:
-            raise DetectorError(f"OpenCV's cascades are not installed: {INSTALL}") from error
+            raise UserError(f"OpenCV's cascades are not installed: {INSTALL}") from error
 
     def __call__(self, images: Tensor) -> list[bool]:
         """Return for each of uint8 images [N, 3, R, R] whether a face is found that fills it."""
@@ -130,16 +126,7 @@ def ratio(photos: Sequence[bool], samples: Sequence[bool]) -> str:
 def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
-    from checkpoints.checkpoint import CheckpointError
-    from common.device import DeviceError
-    from data.lmdb_format import DataError
-    from sampling.sampler import SamplingError
-
-    with interruptible(PROGRAM, "interrupted; nothing was made"):
-        try:
-            detect(args)
-        except (CheckpointError, DataError, DetectorError, DeviceError, SamplingError) as error:
-            fail(PROGRAM, error)
+    run_script(PROGRAM, partial(detect, args), "interrupted; nothing was made")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import Parser, device, fail, integer, interruptible, say, tell
+from common.cli import Parser, UserError, device, integer, run_script, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from PIL import Image
@@ -49,7 +49,7 @@ def read_arguments() -> argparse.Namespace:
 def project_unseen(args: argparse.Namespace) -> None:
     """Project, write own_photos.md and mixes.png, and tell the figures.
 
-    Raises CheckpointError, DataError, DeviceError, SamplingError or OSError.
+    Raises UserError or OSError.
     """
     import torch
     from tqdm import tqdm
@@ -89,21 +89,21 @@ def project_unseen(args: argparse.Namespace) -> None:
 def read_unseen(args: argparse.Namespace, run: Path, faces: Faces) -> Tensor:
     """Return the first photos held out, uint8 [N, 3, R, R] of full size, on the device.
 
-    Raises DataError: the run learned from other photos, or too few are held out.
+    Raises UserError: the run learned from other photos, or too few are held out.
     """
     import numpy as np
 
     from checkpoints.run_folder import read_config
-    from data.lmdb_format import HOLDOUT, DataError
+    from data.lmdb_format import HOLDOUT
     from dataset import ImageBank
 
     resolution = faces.G.config.resolution
     trained_on = read_config(run).get("data")
     if trained_on != ImageBank(args.lmdb, resolution).digest:
-        raise DataError(f"{args.lmdb}: not the photos of {run}; expected its own database")
+        raise UserError(f"{args.lmdb}: not the photos of {run}; expected its own database")
     bank = ImageBank(args.lmdb, resolution, faces.device, HOLDOUT)
     if bank.count < args.photos:
-        raise DataError(
+        raise UserError(
             f"{args.lmdb}: {bank.count} photos held out; expected --photos {args.photos}. "
             "Hold more out: prepare_data.py --holdout"
         )
@@ -145,19 +145,7 @@ def shares(faces: Faces) -> Tensor:
 def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
-    from checkpoints.checkpoint import CheckpointError
-    from checkpoints.run_folder import RunError
-    from common.device import DeviceError
-    from data.lmdb_format import DataError
-    from sampling.sampler import SamplingError
-
-    with interruptible(PROGRAM, "interrupted; nothing was made"):
-        try:
-            project_unseen(args)
-        except (CheckpointError, DataError, DeviceError, RunError) as error:
-            fail(PROGRAM, error)
-        except (SamplingError, OSError) as error:
-            fail(PROGRAM, error)
+    run_script(PROGRAM, partial(project_unseen, args), "interrupted; nothing was made")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import Parser, device, fail, integer, interruptible, number, say, tell
+from common.cli import Parser, UserError, device, integer, number, run_script, say, tell
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from torch import Tensor
@@ -103,7 +103,7 @@ def run(text: str) -> Run:
 def compare(args: argparse.Namespace) -> None:
     """Train the readers, examine the first, measure every run, and write what was found.
 
-    Raises CheckpointError, DeviceError, PhotoError, SamplingError or OSError.
+    Raises UserError or OSError.
     """
     import torch
     from tqdm import tqdm
@@ -135,15 +135,15 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def load_all(args: argparse.Namespace) -> list[Faces]:
-    """Return the generators of the runs. Raises CheckpointError, DeviceError or SamplingError."""
+    """Return the generators of the runs. Raises UserError."""
     from common.device import choose_device
-    from sampling.sampler import SamplingError, load_faces
+    from sampling.sampler import load_faces
 
     generators = []
     for each in args.runs:
         faces, _, _ = load_faces(each.path, choose_device(args.device), partial(tell, PROGRAM))
         if faces.stage.resolution != SIZE:
-            raise SamplingError(f"{each.path}: of {faces.stage.resolution} px; expected {SIZE} px")
+            raise UserError(f"{each.path}: of {faces.stage.resolution} px; expected {SIZE} px")
         generators.append(faces)
     return generators
 
@@ -276,16 +276,7 @@ def write_heat(path: Path, found: Mapping[str, Mapping[str, Found]]) -> None:
 def main() -> None:
     """Run the experiment, and end with one line if something is wrong."""
     args = read_arguments()
-    from checkpoints.checkpoint import CheckpointError
-    from common.device import DeviceError
-    from data.photos import PhotoError
-    from sampling.sampler import SamplingError
-
-    with interruptible(PROGRAM, "interrupted; nothing was made"):
-        try:
-            compare(args)
-        except (CheckpointError, DeviceError, PhotoError, SamplingError, OSError) as error:
-            fail(PROGRAM, error)
+    run_script(PROGRAM, partial(compare, args), "interrupted; nothing was made")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from checkpoints import checkpoint
+from common.cli import UserError
 from common.images import grid, write_image
-from data.lmdb_format import HOLDOUT, DataError, printable
+from data.lmdb_format import HOLDOUT, printable
 from dataset import ImageBank
 from metrics import metrics
 from metrics.features import Network
@@ -57,7 +58,7 @@ class Photos:
 def read_photos(lmdb: Path, resolution: int) -> Photos:
     """Return the photos of a database; without a holdout every second one counts as unseen.
 
-    Raises DataError, and MetricError if they are too few.
+    Raises UserError, and UserError if they are too few.
     """
     bank = ImageBank(lmdb, resolution)
     training = bank.take(np.arange(bank.count))
@@ -76,7 +77,7 @@ def sample(faces: Faces, count: int, psi: float, photos: Photos, done: Count) ->
     """Return the uint8 samples of seeds 0 to count - 1, as large as the photos: [N, 3, R, R].
 
     A stage below it is shown as larger pixels, as in the sheets of a run. `done` is told how many
-    more there are. Raises SamplingError.
+    more there are. Raises UserError.
     """
     parts = []
     for start in range(0, count, RENDERED_AT_ONCE):
@@ -99,7 +100,7 @@ class Reference:
     def prepare(self, done: Count) -> None:
         """Compute the features of the photos, or read them where they are kept.
 
-        Raises DataError for a file of features of anything else than these photos.
+        Raises UserError for a file of features of anything else than these photos.
         """
         for network in self.networks:
             path = self.folder / f"features-{network.label.lower()}.pt"
@@ -238,16 +239,16 @@ def nearer(own: Tensor, mirrored: Tensor, training: Tensor) -> tuple[Tensor, Ten
 
 
 def read_features(path: Path, network: Network, photos: Photos) -> dict[str, Tensor]:
-    """Return the features in a file; raise DataError unless they are of these photos."""
+    """Return the features in a file; raise UserError unless they are of these photos."""
     try:
         stored = checkpoint.read(path)
     except checkpoint.CheckpointError as error:
-        raise DataError(f"{printable(path)}: no file of features; remove it") from error
+        raise UserError(f"{printable(path)}: no file of features; remove it") from error
     expected = {"format": CACHE_FORMAT, "network": network.name, "photos": photos.digest}
     for name, want in expected.items():
         have = stored.get(name)
         if type(have) is not type(want) or have != want:
-            raise DataError(
+            raise UserError(
                 f"{printable(path)}: features of another version or other photos ({brief(have)}); "
                 f"expected {want}. Remove the file, or give another --out"
             )
@@ -255,7 +256,7 @@ def read_features(path: Path, network: Network, photos: Photos) -> dict[str, Ten
     counts["mirrored"] = min(COPY_SAMPLES, counts["unseen"])
     features: dict[str, Any] = {name: stored.get(name) for name in counts}
     if not fit(features, counts):
-        raise DataError(f"{printable(path)}: damaged features; remove it")
+        raise UserError(f"{printable(path)}: damaged features; remove it")
     return features
 
 

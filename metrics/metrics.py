@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.cli import UserError
+
 PATCH_PX = 7  # this and the three below: Karras et al. 2018, sec. 5 and the official code
 PATCHES = 128  # of an image, at each level of the pyramid
 DIRECTIONS = 512
@@ -39,14 +41,10 @@ class Value(NamedTuple):
 Figures = dict[str, Value]
 
 
-class MetricError(Exception):
-    """Sets that no figure can be given for; the message is one line for the user."""
-
-
 def require(count: int, what: str) -> None:
-    """Raise MetricError if `count` images are too few."""
+    """Raise UserError if `count` images are too few."""
     if count < LEAST:
-        raise MetricError(f"{count} {what}; expected at least {LEAST}, or no figure means anything")
+        raise UserError(f"{count} {what}; expected at least {LEAST}, or no figure means anything")
 
 
 def interval(statistic: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
@@ -81,7 +79,7 @@ def sliced_wasserstein(reals: Tensor, fakes: Tensor, directions: int = DIRECTION
 
     Levels go from R down to 16 px (from 8 px: that one alone). Karras et al. 2018, sec. 5:
     patches of 7 x 7 px, normalised per colour, their sliced Wasserstein distance. As many reals
-    as fakes are compared. Raises MetricError below 8 px.
+    as fakes are compared. Raises UserError below 8 px.
     """
     levels = patch_levels(reals, fakes, directions)
     return 1000 * torch.stack([sliced_distance(a, b, axes) for a, b, axes in levels])
@@ -103,7 +101,7 @@ def patch_levels(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield for each level patches of reals and fakes [N, 128, 3, 7, 7], and axes [147, D]."""
     if reals.shape[-1] <= PATCH_PX:
-        raise MetricError(
+        raise UserError(
             f"the sliced Wasserstein distance needs images of 8 px; they have {reals.shape[-1]}"
         )
     rng = torch.Generator().manual_seed(0)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from common.cli import UserError
 from common.images import grid, write_image
 from outputs.film import enlarge, write_film
 from sampling.latents import Latents, save_latents
@@ -26,10 +27,6 @@ MAX_SHEET = 2**26  # pixels of one picture: 8192 x 8192, what viewers still open
 MAX_FILM = 2**28  # pixels of all frames, which are held in memory: 0.8 GB
 FILM_PX = 256  # smaller frames are enlarged to it
 SHARED_NOISE = 0  # the seed of the noise of all mixes and film frames: only styles differ there
-
-
-class FlagError(Exception):
-    """A flag that does not suit the model; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -102,21 +99,22 @@ def draw_samples(job: Job) -> list[str]:
 
 
 def sample_grid(args: argparse.Namespace, resolution: int) -> tuple[int, int]:
-    """Return the rows and columns of the sample grid; FlagError if it would be too large."""
+    """Return the rows and columns of the sample grid; UserError if it would be too large."""
     n_col = min(args.n_col, len(args.seeds))
     n_row = -(-len(args.seeds) // n_col)
     fitting = MAX_SHEET // (n_col * resolution**2)
     n_row = min(n_row, args.n_row or max(1, fitting))
     if n_row > fitting:
-        raise FlagError(
+        raise UserError(
             f"--n_row, --n_col: {n_row} x {n_col} images of {resolution} px are too many for one "
-            f"picture; expected at most {MAX_SHEET // resolution**2:,} images"
+            f"picture; expected at most {MAX_SHEET // resolution**2:,} images",
+            2,
         )
     return n_row, n_col
 
 
 def choose_mixes(args: argparse.Namespace, faces: Faces) -> dict[str, range]:
-    """Return the layers of each mix by its name; FlagError where the model has none such.
+    """Return the layers of each mix by its name; UserError where the model has none such.
 
     If none are named, parts that this stage does not have are left out.
     """
@@ -124,23 +122,24 @@ def choose_mixes(args: argparse.Namespace, faces: Faces) -> dict[str, range]:
     cells = (len(left) + 1) * (len(top) + 1)
     most = MAX_SHEET // faces.stage.resolution**2
     if cells > most:
-        raise FlagError(f"--mix_seeds: {cells:,} images on a sheet; expected at most {most:,}")
+        raise UserError(f"--mix_seeds: {cells:,} images on a sheet; expected at most {most:,}", 2)
     if args.mix_layers:
         return {name: find_layers(faces, name, "--mix_layers") for name in args.mix_layers}
     return {name: faces.part(name) for name in PARTS if faces.part(name)}
 
 
 def find_layers(faces: Faces, name: str, flag: str) -> range:
-    """Return the layers called `name`, such as coarse or 0-3; FlagError if they are not in use."""
+    """Return the layers called `name`, such as coarse or 0-3; UserError if they are not in use."""
     if name in PARTS:
         layers = faces.part(name)
     else:
         first, _, last = name.partition("-")
         layers = range(int(first), int(last or first) + 1)
     if not layers or layers.stop > faces.layers:
-        raise FlagError(
+        raise UserError(
             f"{flag} {name}: expected layers within 0-{faces.layers - 1}, which are in use at "
-            f"{faces.stage.resolution} px"
+            f"{faces.stage.resolution} px",
+            2,
         )
     return layers
 
@@ -177,13 +176,14 @@ def mix_sheet(left: Tensor, top: Tensor, cells: Tensor) -> Image.Image:
 
 
 def film_length(args: argparse.Namespace, resolution: int) -> int:
-    """Return the frames of the film, 0 if there is none; FlagError if they are too many."""
+    """Return the frames of the film, 0 if there is none; UserError if they are too many."""
     frames = len(args.film_seeds) * args.frames if args.film else 0
     side = max(FILM_PX, resolution)
     if frames > MAX_FILM // side**2:
-        raise FlagError(
+        raise UserError(
             f"--film: {frames:,} frames of {side} px; expected at most {MAX_FILM // side**2:,}. "
-            "Take fewer --seeds or --frames"
+            "Take fewer --seeds or --frames",
+            2,
         )
     return frames
 
@@ -204,7 +204,7 @@ def draw_film(job: Job) -> list[str]:
 
 
 def planned(args: argparse.Namespace, faces: Faces, mixes: int) -> int:
-    """Return how many images are to be rendered; FlagError if a sheet or film is too large."""
+    """Return how many images are to be rendered; UserError if a sheet or film is too large."""
     n_row, n_col = sample_grid(args, faces.stage.resolution)
     samples = len(args.seeds) if args.singles else min(len(args.seeds), n_row * n_col)
     left, top = map(len, args.mix_seeds)

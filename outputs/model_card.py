@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.run_folder import read_config
+from common.cli import UserError
 from common.files import replacing
-from data.lmdb_format import DataError, read_catalogue, reading
+from data.lmdb_format import read_catalogue, reading
 from sampling.latents import fingerprint
 from sampling.sampler import Faces
 
@@ -57,7 +58,7 @@ class Subject:
 def write_card(path: Path, subject: Subject, title: str, licence: str, use: Sequence[str]) -> None:
     """Write the card of an export called `title` to `path`; `use` says how it is used.
 
-    Raises OSError, and RunError for a config.json that cannot be read.
+    Raises OSError, and UserError for a config.json that cannot be read.
     """
     text = "\n\n".join(
         [
@@ -103,7 +104,7 @@ def data(subject: Subject) -> str:
     try:
         with reading(lmdb) as txn:
             known = read_catalogue(txn, lmdb)
-    except DataError:
+    except UserError:
         return f"{named}{mirrored}. It was not at hand when this was written."
     if known.digest != config.get("data"):
         return f"{named}{mirrored}. It has changed since."

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.cli import UserError
 from common.files import replacing
 from sampling.sampler import Faces
 
@@ -24,10 +25,6 @@ TOLERANCE = 1e-4  # of 2, the range of an image
 BATCHES = (1, 3)  # that are tried
 OPSET = 18  # of 2022: what is older cannot say all that torch writes
 CHECK_SEED, CHECK_PSI = 0, 0.7
-
-
-class ExportError(Exception):
-    """An export that is not what it should be; the message is one line for the user."""
 
 
 class ToStyles(nn.Module):
@@ -58,7 +55,7 @@ def export_onnx(path: Path, faces: Faces, seed: int | None, config: dict[str, An
     """Write `faces`, on the CPU, as an ONNX file; return how much it differs from PyTorch, at most.
 
     That is None without onnxruntime. The noise is that of `seed`, or one more input for each layer:
-    noise00, noise01, ... Raises ExportError, OSError.
+    noise00, noise01, ... Raises UserError, OSError.
     """
     constant = None if seed is None else faces.noise([seed])
     content = build(faces, constant, config)
@@ -66,7 +63,7 @@ def export_onnx(path: Path, faces: Faces, seed: int | None, config: dict[str, An
     if importlib.util.find_spec("onnxruntime"):
         difference = largest_difference(content, faces, constant)
         if not difference <= TOLERANCE:
-            raise ExportError(
+            raise UserError(
                 f"{path}: differs from PyTorch by {difference:.1e}, expected at most "
                 f"{TOLERANCE:.0e}; nothing was written. Use another checkpoint"
             )
@@ -84,7 +81,7 @@ def draw_inputs(faces: Faces, batch: int, constant: list[Tensor] | None) -> list
 
 
 def build(faces: Faces, constant: list[Tensor] | None, config: dict[str, Any]) -> bytes:
-    """Return the ONNX file. Raises ExportError.
+    """Return the ONNX file. Raises UserError.
 
     Its halves are traced apart: as one, either would take the size of a batch from the other's
     inputs, and could not be cut off.
@@ -104,7 +101,7 @@ def build(faces: Faces, constant: list[Tensor] | None, config: dict[str, Any]) -
     try:
         return model.SerializeToString()
     except ValueError as error:  # protobuf's limit
-        raise ExportError(f"--onnx: more than 2 GB, as one such file may be ({error})") from None
+        raise UserError(f"--onnx: more than 2 GB, as one such file may be ({error})") from None
 
 
 def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> Any:

@@ -34,7 +34,7 @@ def write_samples(
 ) -> None:
     """Write the picture of each seed to the folder or zip `path`, which is whole or not there.
 
-    A zip is replaced, a folder must be empty or not be there. Raises OSError, SamplingError.
+    A zip is replaced, a folder must be empty or not be there. Raises OSError, UserError.
     """
     pictures = render(faces, seeds, psi, done)
     if is_zip(path):

@@ -20,15 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.cli import UserError
 from common.files import replacing
 from model import Generator
 
 FORMAT = 1
 LONGEST_NAME = 200  # bytes of a photo's name; a file has at most 255, with all that is added
-
-
-class LatentsError(Exception):
-    """A file of styles that cannot be used; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +78,18 @@ def unique_names(photos: Sequence[Path]) -> list[str]:
 def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
     """Return what `save_latents` wrote, on G's device, for pictures of `resolution` px.
 
-    Raises LatentsError: not such a file, damaged, of another generator or another resolution.
+    Raises UserError: not such a file, damaged, of another generator or another resolution.
     """
     arrays = _read_arrays(path)
     if not {"format", "generator", "ws"} <= arrays.keys():
         raise _not_ours(path)
     if arrays["format"].tolist() != FORMAT:
-        raise LatentsError(
+        raise UserError(
             f"{path}: format {brief(arrays['format'].tolist())}; this program reads {FORMAT}. "
             "Update Retrato"
         )
     if arrays["generator"].tolist() != fingerprint(G):
-        raise LatentsError(
+        raise UserError(
             f"{path}: made with another generator; expected styles of the checkpoint given. "
             "Use the one it was made with, or make the file anew"
         )
@@ -101,7 +98,7 @@ def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
     count = len(arrays["ws"]) if arrays["ws"].ndim else 0
     shapes = [(count, G.config.num_ws, G.config.w_dim), *((count, 1, r, r) for r in sides)]
     if count == 0 or [array.shape for array in (arrays["ws"], *noise)] != shapes:
-        raise LatentsError(
+        raise UserError(
             f"{path}: does not fit; expected styles and noise for {resolution} px. Make it anew"
         )
     ws, *maps = (_tensor(path, array, G.w_avg.device) for array in (arrays["ws"], *noise))
@@ -110,7 +107,7 @@ def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
 
 def _tensor(path: Path, array: np.ndarray, device: torch.device) -> Tensor:
     if array.dtype != np.float32 or not np.isfinite(array).all():
-        raise LatentsError(f"{path}: holds what is no finite float32 number. Make it anew")
+        raise UserError(f"{path}: holds what is no finite float32 number. Make it anew")
     return torch.from_numpy(array).to(device)
 
 
@@ -130,16 +127,16 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             loaded: Any = np.load(file, allow_pickle=False)
             return {name: loaded[name] for name in loaded.files}
     except OSError as error:
-        raise LatentsError(
+        raise UserError(
             f"{path}: {error.strerror}; expected a file of styles that --w_out or project.py wrote"
         ) from error
-    except LatentsError:
+    except UserError:
         raise
     except Exception as error:  # a hostile file makes zipfile and numpy raise a dozen types
         raise _not_ours(path) from error
 
 
-def _not_ours(path: Path) -> LatentsError:
-    return LatentsError(
+def _not_ours(path: Path) -> UserError:
+    return UserError(
         f"{path}: damaged or not a file of styles; expected one that --w_out or project.py wrote"
     )

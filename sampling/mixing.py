@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.cli import UserError
 from common.images import to_uint8, write_image
-from outputs.grids import SHARED_NOISE, FlagError, Job, find_layers
+from outputs.grids import SHARED_NOISE, Job, find_layers
 from outputs.sheet import Row, difference, heat, sheet
 from sampling.latents import Latents, load_latents, save_latents, unique_names
 from sampling.projector import Projector, as_trained, read_photos
@@ -38,7 +39,7 @@ class Face:
 
 
 def read_face(text: str, faces: Faces, psi: float) -> Face:
-    """Return the face of a seed, or the first one in a file of styles. Raises LatentsError."""
+    """Return the face of a seed, or the first one in a file of styles. Raises UserError."""
     if text.isdecimal():
         seed = int(text)
         return Face(f"seed {seed}", faces.ws([seed], psi), faces.noise([SHARED_NOISE]))
@@ -156,12 +157,14 @@ def shares(given: Sequence[Gift], count: int, faces: Faces) -> Tensor:
     """Return the weights [1, count, layers in use] that --give asks for.
 
     What of a layer nobody was told to give, the faces not named for it give in equal parts.
-    Raises FlagError: layers not in use, or weights of one layer that do not sum to 1.
+    Raises UserError: layers not in use, or weights of one layer that do not sum to 1.
     """
     asked = torch.full((count, faces.layers), torch.nan)
     for name, part, weight in given:
         if name not in NAMES[:count]:
-            raise FlagError(f"--give {name}: expected one of the faces of --mix, {NAMES[:count]}")
+            raise UserError(
+                f"--give {name}: expected one of the faces of --mix, {NAMES[:count]}", 2
+            )
         layers = find_layers(faces, part, "--give")
         asked[NAMES.index(name), layers.start : layers.stop] = weight
     silent = asked.isnan()
@@ -169,8 +172,9 @@ def shares(given: Sequence[Gift], count: int, faces: Faces) -> Tensor:
     wrong = (rest < -1e-6) | ((rest > 1e-6) & ~silent.any(dim=0))
     if wrong.any():
         layer = int(wrong.nonzero()[0])
-        raise FlagError(
-            f"--give: the weights of layer {layer} sum to {1 - rest[layer].item():g}; expected 1"
+        raise UserError(
+            f"--give: the weights of layer {layer} sum to {1 - rest[layer].item():g}; expected 1",
+            2,
         )
     equal = (rest.clamp(min=0) / silent.sum(dim=0).clamp(min=1)).expand_as(asked)
     return torch.where(silent, equal, asked)[None]

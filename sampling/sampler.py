@@ -18,6 +18,7 @@ from torch import Tensor
 
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
+from common.cli import UserError
 from common.images import to_uint8
 from model import Generator
 from training.growth import Stage
@@ -27,10 +28,6 @@ BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1024)}
 SPREAD_SEEDS = range(1024)  # whose w tell how far w spreads
 Z, NOISE = 0, 1  # what the random numbers of a seed are for
-
-
-class SamplingError(Exception):
-    """A generator or device that cannot give pictures; the message is one line for the user."""
 
 
 class Faces:
@@ -83,7 +80,7 @@ class Faces:
         """Return uint8 images [N, 3, R, R] on the CPU for ws [N, num_ws, w_dim].
 
         `noise` is [N, 1, r, r] for each layer, or [1, 1, r, r] for all images to share. Raises
-        SamplingError where images are not finite or all of one colour.
+        UserError where images are not finite or all of one colour.
         """
         done = []
         for rows in self._rows(len(ws)):
@@ -91,12 +88,12 @@ class Faces:
             with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False, enabled=True):
                 images = self.G.synthesis(ws[rows], self.stage, own, self.dtype)
             if not images.isfinite().all():
-                raise SamplingError("the images are not finite; use an earlier checkpoint")
+                raise UserError("the images are not finite; use an earlier checkpoint")
             done.append(to_uint8(images).cpu())
         pictures = torch.cat(done)[: len(ws)]
         pixels = pictures.flatten(2)
         if (pixels.amax(2) == pixels.amin(2)).all():
-            raise SamplingError("each image is of one colour; use another checkpoint")
+            raise UserError("each image is of one colour; use another checkpoint")
         return pictures
 
     def _rows(self, count: int) -> list[Tensor]:
@@ -107,9 +104,9 @@ class Faces:
 
 
 def refuse_alike(images: Tensor, batch: Sequence[int], psi: float) -> None:
-    """Raise SamplingError if different seeds give one image, which no trained generator does."""
+    """Raise UserError if different seeds give one image, which no trained generator does."""
     if len(set(batch)) > 1 and abs(psi) > 0.1 and bool((images == images[0]).all()):
-        raise SamplingError("all seeds give the same image; use another checkpoint")
+        raise UserError("all seeds give the same image; use another checkpoint")
 
 
 def rng(seed: int, purpose: int) -> torch.Generator:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 import dataset
-from data.lmdb_format import HOLDOUT, TRAINING, DataError
+from common.cli import UserError
+from data.lmdb_format import HOLDOUT, TRAINING
 from data.lmdb_writer import Writer
 from dataset import ImageBank
 
@@ -103,7 +104,7 @@ def test_the_bank_holds_every_image_of_ours(tmp_path: Path) -> None:
 def test_photos_held_out_are_a_bank_of_their_own_and_change_no_digest(tmp_path: Path) -> None:
     path = ours(tmp_path / "a.lmdb", 6)
     before = ImageBank(path, 16).digest
-    with pytest.raises(DataError, match="no photos are held out"):
+    with pytest.raises(UserError, match="no photos are held out"):
         ImageBank(path, 16, part=HOLDOUT)
     with Writer(tmp_path / "b.lmdb", [16], ["young", "old"]) as writer:
         for index in range(10):
@@ -115,11 +116,11 @@ def test_photos_held_out_are_a_bank_of_their_own_and_change_no_digest(tmp_path: 
     assert torch.equal(images(unseen)[3], torch.tensor(decode(jpeg(9))))
     assert torch.equal(images(bank), images(ImageBank(path, 16)))
     change(tmp_path / "b.lmdb", "holdout-length", b"3")
-    with pytest.raises(DataError, match="holdout-length"):
+    with pytest.raises(UserError, match="holdout-length"):
         ImageBank(tmp_path / "b.lmdb", 16)
     change(tmp_path / "b.lmdb", "holdout-length", b"4")
     change(tmp_path / "b.lmdb", "holdout-16-00002", jpeg(50))
-    with pytest.raises(DataError, match="holdout-16-00002 is bad"):
+    with pytest.raises(UserError, match="holdout-16-00002 is bad"):
         ImageBank(tmp_path / "b.lmdb", 16, part=HOLDOUT)
 
 
@@ -209,7 +210,7 @@ def test_the_digest_names_the_data(tmp_path: Path) -> None:
 
 
 def refused(path: Path, resolution: int = 16) -> str:
-    with pytest.raises(DataError) as error:
+    with pytest.raises(UserError) as error:
         ImageBank(path, resolution)
     text = str(error.value)
     assert "\n" not in text
@@ -335,7 +336,7 @@ def test_an_exception_while_writing_leaves_nothing(tmp_path: Path) -> None:
 def test_two_writers_of_one_database_are_refused(tmp_path: Path) -> None:
     with Writer(tmp_path / "a.lmdb", [16], ["s"]) as writer:
         writer.add([jpeg(0)], b"n", 0)
-        with pytest.raises(DataError, match="in use"), Writer(tmp_path / "a.lmdb", [16], ["s"]):
+        with pytest.raises(UserError, match="in use"), Writer(tmp_path / "a.lmdb", [16], ["s"]):
             pass
         with Writer(tmp_path / "b.lmdb", [16], ["s"]) as other:
             other.add([jpeg(1)], b"n", 0)
@@ -344,6 +345,6 @@ def test_two_writers_of_one_database_are_refused(tmp_path: Path) -> None:
 
 def test_an_old_database_lost_between_two_renames_comes_back(tmp_path: Path) -> None:
     ours(tmp_path / "a.lmdb").rename(tmp_path / ".a.lmdb.old")
-    with pytest.raises(DataError, match="exists already"), Writer(tmp_path / "a.lmdb", [16], ["s"]):
+    with pytest.raises(UserError, match="exists already"), Writer(tmp_path / "a.lmdb", [16], ["s"]):
         pass
     assert ImageBank(tmp_path / "a.lmdb", 16).count == 20

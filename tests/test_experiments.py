@@ -213,6 +213,6 @@ def test_the_detector_finds_drawn_faces_and_none_in_noise(drawn_faces: Path) -> 
 
 def test_a_detector_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(detect.DetectorError, match="pip install") as error:
+    with pytest.raises(detect.UserError, match="pip install") as error:
         detect.Detector()
     assert "\n" not in str(error.value)

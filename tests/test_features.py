@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.cli import UserError
 from metrics import features
-from metrics.features import Convolution, FeaturesError, Lite0
+from metrics.features import Convolution, Lite0
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2)])
@@ -60,7 +61,7 @@ def test_a_package_that_is_not_there_is_told_with_its_remedy(
     ):
         monkeypatch.setitem(sys.modules, name, None)
     for load in (features.load_lite0, lambda: features.load_inception(None)):
-        with pytest.raises(FeaturesError, match=r"not installed.*requirements-metrics\.txt"):
+        with pytest.raises(UserError, match=r"not installed.*requirements-metrics\.txt"):
             load()
 
 
@@ -92,10 +93,10 @@ def test_inception_takes_a_file_and_tells_what_it_lacks(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "good.pth")
     network = features.load_inception(tmp_path / "good.pth")
     assert network(torch.full((70, 3, 8, 8), 7, dtype=torch.uint8)).tolist() == [[7.0] * 3] * 70
-    with pytest.raises(FeaturesError, match=r"no network.*give --inception FILE"):
+    with pytest.raises(UserError, match=r"no network.*give --inception FILE"):
         features.load_inception(None)
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(FeaturesError, match=r"other\.pth cannot be had or used"):
+    with pytest.raises(UserError, match=r"other\.pth cannot be had or used"):
         features.load_inception(tmp_path / "other.pth")
 
 
@@ -109,6 +110,6 @@ def test_a_file_that_is_no_weights_never_reaches_the_library(
         torch.save({"code": Path("evil")}, path)  # a class: the library would run its code
     else:
         path.write_bytes(content)
-    with pytest.raises(FeaturesError, match=r"--inception .*bad\.pth") as error:
+    with pytest.raises(UserError, match=r"--inception .*bad\.pth") as error:
         features.load_inception(path)
     assert "\n" not in str(error.value)

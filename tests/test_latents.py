@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.cli import UserError
 from model import Generator, ModelConfig
-from sampling.latents import Latents, LatentsError, fingerprint, load_latents, save_latents
+from sampling.latents import Latents, fingerprint, load_latents, save_latents
 
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
 
@@ -34,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def refused(path: Path, seed: int = 0, resolution: int = 16) -> str:
-    with pytest.raises(LatentsError) as error:
+    with pytest.raises(UserError) as error:
         load_latents(path, generator(seed), resolution)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)

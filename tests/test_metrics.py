@@ -159,7 +159,7 @@ def test_what_is_too_small_for_a_patch_is_said(side: int) -> None:
     if side == 8:
         assert metrics.sliced_wasserstein(images, images, 8).shape == (1,)
     else:
-        with pytest.raises(metrics.MetricError, match="8 px"):
+        with pytest.raises(metrics.UserError, match="8 px"):
             metrics.sliced_wasserstein(images, images)
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 import generate
 from checkpoints import checkpoint
 from common import cli
+from common.cli import UserError
 from common.device import dtype_of_pictures
 from model import Generator, ModelConfig
-from outputs.grids import FlagError
 from sampling.directions import factorise, moved
 from sampling.latents import load_latents
 from sampling.mixing import blend, crossovers, read_face, shares
@@ -141,7 +141,7 @@ def test_what_nobody_was_told_to_give_comes_equally_from_the_silent(
 def test_weights_and_layers_that_cannot_be_are_refused(
     faces: Faces, given: str, reason: str
 ) -> None:
-    with pytest.raises(FlagError, match=reason):
+    with pytest.raises(UserError, match=reason):
         shares(generate.gifts(given), 2, faces)
 
 

@@ -13,12 +13,13 @@ import torch
 
 import train
 from checkpoints import checkpoint
+from common.cli import UserError
 from settings import FIRST_SIZE, train_config
 from test_parallel import torchrun
 from test_train import _signal_handlers, config_of, digest  # noqa: F401 - a fixture
 from training import planning
 from training.growth import Growth
-from training.planning import End, PlanError, images_in, make_plan, tell_plan, time_of_day
+from training.planning import End, images_in, make_plan, tell_plan, time_of_day
 from training.progress import Costs, seconds
 
 COSTS = {8: 0.001, 16: 0.002, 32: 0.005, 64: 0.012}  # about one core at width 1/8
@@ -50,7 +51,7 @@ class Priced:
 
     def refuse_memory(self, batch: int) -> None:
         if self.full and self.width > 0.125:
-            raise PlanError("full")
+            raise UserError("full")
 
     def cost(self, batch: int, size: int) -> float:
         return COSTS[size] * self.width / 0.125
@@ -142,7 +143,7 @@ def test_what_is_planned_is_what_runs_and_goes_on(monkeypatch: pytest.MonkeyPatc
 def test_too_little_time_is_refused(
     plan: Callable[..., planning.Plan], flags: list[str], words: str
 ) -> None:
-    with pytest.raises(PlanError, match=words):
+    with pytest.raises(UserError, match=words):
         plan(*flags)
 
 
@@ -295,7 +296,7 @@ def test_a_batch_that_does_not_fit_is_told_before_it_is_tried(
     trial.state = argparse.Namespace(device=torch.device("cpu"))  # type: ignore[assignment]
     trial.refuse_memory(16)  # 1.5 GB, and half of one for each four images more: 2.5
     peaks = iter((1.0, 1.5))
-    with pytest.raises(PlanError, match=r"batch of 32 at 8 px .* about 4.5 GB; 3.5 are there"):
+    with pytest.raises(UserError, match=r"batch of 32 at 8 px .* about 4.5 GB; 3.5 are there"):
         trial.refuse_memory(32)
 
 

@@ -17,11 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.cli import UserError
 from model import STD_GROUP
-
-
-class ParallelError(Exception):
-    """Processes that cannot work together; the message is one line for the user."""
 
 
 def device_of_rank(name: str) -> str:
@@ -32,9 +29,9 @@ def device_of_rank(name: str) -> str:
 
 
 def refuse_batch(batch: int) -> None:
-    """Raise ParallelError if the parts of a batch would tear groups of minibatch std apart."""
+    """Raise UserError if the parts of a batch would tear groups of minibatch std apart."""
     if size() > 1 and batch % (STD_GROUP * size()):
-        raise ParallelError(
+        raise UserError(
             f"--batch {batch}: cannot be split over {size()} processes; expected a multiple of "
             f"{STD_GROUP * size()}, since D compares groups of {STD_GROUP} images"
         )

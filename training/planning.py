@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from checkpoints.run_folder import SampleSheet
-from common.device import is_out_of_memory
+from common.cli import UserError, is_out_of_memory
 from dataset import ImageBank, free_bytes
 from model import STD_GROUP
 from training import distributed
@@ -43,10 +43,6 @@ SPEED_OVER = 0.1  # of the time: how far back the speed is measured
 WORTH = 0.01  # of the time: an end that is less wrong is not moved
 
 Begin = Callable[[float, int], tuple[TrainConfig, TrainState]]  # from width and batch
-
-
-class PlanError(Exception):
-    """Time or memory that is not enough; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Trial:
             self.metric = self._seconds(lambda: best.distance(G, last, dtype))
 
     def refuse_memory(self, batch: int) -> None:
-        """Raise PlanError if steps of `batch` need more than is free, judged by smaller ones."""
+        """Raise UserError if steps of `batch` need more than is free, judged by smaller ones."""
         small = STD_GROUP * distributed.size()
         peaks = []
         for n in (small, 2 * small):
@@ -91,7 +87,7 @@ class Trial:
         more = (batch - 2 * small) / small * (peaks[1] - peaks[0])
         free = free_bytes(self.state.device) / 2**30
         if more > free:
-            raise PlanError(
+            raise UserError(
                 f"a batch of {batch} at {self.sizes[-1]} px and width {self.width:g} needs about "
                 f"{peaks[1] + more:.1f} GB; {peaks[1] + free:.1f} are there. Lower --batch, "
                 "--width or --max_size"
@@ -137,13 +133,13 @@ def settle(
     """Decide what is LEFT_OPEN in `args`; return lines that tell the plan, if one was made.
 
     A run that goes on takes the plan that it was started with, from `before`. The time begins
-    at `args.start` (time.monotonic). All processes of a run call this. Raises PlanError.
+    at `args.start` (time.monotonic). All processes of a run call this. Raises UserError.
     """
     args.costs = before.get("costs")
     if args.hours and before:
         if before.get("hours") != args.hours:
             was = before.get("hours") or "none"
-            raise PlanError(
+            raise UserError(
                 f"--hours {args.hours:g}: the run in {args.out} was started with {was}. Give the "
                 "same, or another --out"
             )
@@ -170,7 +166,7 @@ def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     phase, iterations = lengths(args, first, costs, batch, left)
     if iterations < LEAST:
         a_second = lengths(args, first, costs, batch, 3600.0)[1] / 3600
-        raise PlanError(
+        raise UserError(
             f"--hours {args.hours:g}: time for {max(0, iterations)} iterations; expected at least "
             f"{LEAST}. Give {(total - left + 1.2 * LEAST / a_second) / 3600:.2g} hours or more, or "
             "a lower --max_size"
@@ -190,7 +186,7 @@ def lengths(
     phase = args.phase or (max(1, int(GROWTH_SHARE * left / a_phase)) if a_phase else None)
     growing = (phase or 0) * a_phase
     if args.phase and growing > left:
-        raise PlanError(
+        raise UserError(
             f"--hours {args.hours:g}: too short for --phase {phase}, by which growth alone takes "
             f"{growing / 3600:.3g} hours; leave out --phase, or give more hours"
         )
@@ -212,8 +208,8 @@ def widest(
             trial = Trial(args, bank, begin, width)
             trial.refuse_memory(batch)
             room = total / trial.cost(batch, trial.sizes[-1])
-        except (PlanError, MemoryError, RuntimeError) as error:
-            if not taken or not (isinstance(error, PlanError) or is_out_of_memory(error)):
+        except (UserError, MemoryError, RuntimeError) as error:
+            if not taken or not (isinstance(error, UserError) or is_out_of_memory(error)):
                 raise
             break
         if room < least:

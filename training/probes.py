@@ -26,7 +26,7 @@ class Best:
     """Measures G_ema by the sliced Wasserstein distance and keeps the one with the lowest.
 
     Random numbers are its own and the same each time: training goes on as if it were not there.
-    Raises MetricError for too few photos, or photos below 8 px.
+    Raises UserError for too few photos, or photos below 8 px.
     """
 
     def __init__(self, folder: Path, bank: ImageBank, G: Generator) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError, NotFiniteError
-from checkpoints.run_folder import RunError
+from common.cli import UserError
 from training.step import TrainConfig, TrainState
 
 HALVINGS = 3  # of the learning rates of a run whose numbers overflow, before it stops
@@ -19,7 +19,7 @@ def save(state: TrainState, config: TrainConfig, run: Path, snapshot: bool = Fal
     """Write the full state and, for a snapshot, G_ema alone under its iteration.
 
     Further averages are written beside it as ema_short.pt and ema_long.pt, in place of the last.
-    Raises RunError where the disk does not take it, and NotFiniteError.
+    Raises UserError where the disk does not take it, and NotFiniteError.
     """
     entries = {**state.entries(), "stage": list(config.growth.at(state.nimg))}
     try:
@@ -31,7 +31,7 @@ def save(state: TrainState, config: TrainConfig, run: Path, snapshot: bool = Fal
                 other = {**few, "G_ema": entries[name]}
                 checkpoint.save(run / f"{name.removeprefix('G_')}.pt", state.config, other)
     except OSError as error:
-        raise RunError(
+        raise UserError(
             f"{error.filename}: {error.strerror}; the state before is kept. Make it writable and "
             "give it room: the same command continues"
         ) from error
@@ -91,7 +91,7 @@ def refuse_not_finite(state: TrainState, steps: int) -> None:
 def go_back(
     state: TrainState, config: TrainConfig, run: Path, error: NotFiniteError, tell: Tell
 ) -> None:
-    """Return to the last good state with half its learning rates; RunError if that was in vain.
+    """Return to the last good state with half its learning rates; UserError if that was in vain.
 
     The rates are in the optimizers' state, hence in the checkpoint that is written here: a run
     killed afterwards goes on with them.
@@ -100,7 +100,7 @@ def go_back(
     resume(state, run, tell)
     lr = state.lr
     if lr <= config.lr / 2**HALVINGS:
-        raise RunError(
+        raise UserError(
             f"by iteration {failed:,} {error}, although --lr was halved {HALVINGS} times, to "
             f"{lr:g}; the state of iteration {state.iteration:,} is kept. Start from it: "
             f"--init_from {run}, another --out, and a lower --lr, more --r1_gamma or "

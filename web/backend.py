@@ -115,7 +115,7 @@ class Maker:
         return Latents(latents.ws + moves[:, None], latents.noise)
 
     def show(self, latents: Latents) -> Tensor:
-        """Return pictures, uint8 [N, 3, R, R]. Raises SamplingError."""
+        """Return pictures, uint8 [N, 3, R, R]. Raises UserError."""
         return self.faces.render(latents.ws, latents.noise)
 
 
@@ -155,7 +155,7 @@ class Studio:
         return heat(difference(sources, third), MOST)
 
     def read_styles(self, path: Path) -> Own:
-        """Return the first face in a file of styles. Raises LatentsError."""
+        """Return the first face in a file of styles. Raises UserError."""
         latents = load_latents(path, self.faces.G, self.faces.stage.resolution)
         return Own(Face(path.stem[:20], latents.ws[:1], [maps[:1] for maps in latents.noise]))
 

@@ -16,12 +16,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from checkpoints.checkpoint import CheckpointError
+from common.cli import UserError
 from data.photos import PhotoError, encode
 from outputs.film import enlarge
 from outputs.grids import FILM_PX
-from sampling.latents import LatentsError
-from sampling.sampler import SamplingError
 from web.backend import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
 from web.texts import reason, say, whole
 
@@ -98,11 +96,11 @@ class Answers:
 
         The file is removed, whatever it was.
         """
-        with refusing(language, path):
+        styles = path.suffix.lower() == ".npz"
+        with refusing(language, path, "no_styles" if styles else "broken"):
             try:
                 if path.stat().st_size > MAX_MB * 2**20:
                     raise RefusalError(say("too_large", language, MAX_MB))
-                styles = path.suffix.lower() == ".npz"
                 own = self.studio.read_styles(path) if styles else self.studio.project(path, moved)
             finally:
                 with suppress(OSError):
@@ -166,17 +164,15 @@ def check_seed(seed: int, language: str) -> int:
 
 
 @contextmanager
-def refusing(language: str, path: Path | None = None) -> Iterator[None]:
-    """Turn errors of files and generators within the block into RefusalErrors."""
+def refusing(language: str, path: Path | None = None, otherwise: str = "broken") -> Iterator[None]:
+    """Turn errors within the block into RefusalErrors: of a photo, else what `otherwise` says."""
     try:
         yield
     except PhotoError as error:
         why = str(error).removeprefix(f"{path}: ")
         raise RefusalError(say("no_photo", language, reason(why, language))) from error
-    except LatentsError as error:
-        raise RefusalError(say("no_styles", language)) from error
-    except (SamplingError, CheckpointError) as error:
-        raise RefusalError(say("broken", language)) from error
+    except UserError as error:
+        raise RefusalError(say(otherwise, language)) from error
 
 
 def figure(picture: Tensor, caption: str, detail: str = "") -> str:

@@ -15,9 +15,11 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from common.cli import UserError
+
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from dataset import DataError, ImageBank
+from dataset import ImageBank
 
 PAGE = 4096
 ROOM = 2**30  # bytes that a reader may map beyond what importing torch maps
@@ -57,7 +59,7 @@ def outcome(folder: Path) -> str:
     """Return how the database there is received."""
     try:
         ImageBank(folder, 16).close()
-    except DataError as error:
+    except UserError as error:
         return "refused" if "\n" not in str(error) else "refused in many lines"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"

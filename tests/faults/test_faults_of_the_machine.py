@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from common.cli import UserError
 from data import lmdb_writer
 from data.lmdb_writer import Writer
 from data.photos import Recipe
-from data.workers import Place, WorkerLostError, Workers
+from data.workers import Place, Workers
 from faults.folders import (
     PATIENCE,
     LongRun,
@@ -257,7 +258,7 @@ def test_p22_a_killed_worker_ends_the_run_in_one_line(tmp_path: Path, delay: flo
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
-@pytest.mark.parametrize("told_by", [WorkerLostError, KeyboardInterrupt])
+@pytest.mark.parametrize("told_by", [UserError, KeyboardInterrupt])
 def test_p22_a_worker_killed_in_the_midst_of_a_message(
     tmp_path: Path, told_by: type[BaseException]
 ) -> None:
