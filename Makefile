@@ -35,7 +35,7 @@ test-page: .venv/page
 	$(VENV)/pytest -rs tests/test_explore.py tests/test_studio.py
 
 test-faults: .venv/development
-	RETRATO_EXAMPLES=100 RETRATO_DAMAGES=3000 $(VENV)/pytest tests/faults -m "slow or not slow"
+	RETRATO_EXAMPLES=100 RETRATO_DAMAGES=3000 $(VENV)/pytest -m "slow or not slow"
 
 .venv/runtime: requirements.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv

@@ -22,7 +22,7 @@ from data.lmdb_format import HOLDOUT, TRAINING
 from data.lmdb_writer import Writer
 from dataset import ImageBank
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 def jpeg(index: int, size: int = 16) -> bytes:

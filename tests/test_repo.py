@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 FUNCTION_LINES, MODULE_LINES = 60, 400
 ROOMS = (
     "common",

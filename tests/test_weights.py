@@ -6,7 +6,7 @@ import torch
 
 from sampling.sampler import load_faces
 
-FILE = Path(__file__).parent.parent / "weights" / "faces64.pt"
+FILE = Path(__file__).parents[1] / "weights" / "faces64.pt"
 
 
 def test_the_generator_that_comes_along_makes_varied_faces_of_both_sets() -> None:

@@ -1,0 +1,403 @@
+"""Checkpoints: whole or not at all on disk, and no trust in what is read back."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from checkpoints import checkpoint
+from checkpoints.checkpoint import CheckpointError
+from model import Generator, ModelConfig
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+CONFIG = ModelConfig(8, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
+
+
+def weights(seed: int = 0) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Generator(CONFIG).state_dict()
+
+
+def save(path: Path, seed: int = 0, **entries: object) -> Path:
+    checkpoint.save(path, CONFIG, {"G_ema": weights(seed), **entries})
+    return path
+
+
+def forge(path: Path, **entries: object) -> Path:
+    """Write what another program may have written, with none of save's care."""
+    torch.save({"format": 1, "model": asdict(CONFIG), "G_ema": weights(), **entries}, path)
+    return path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load_generator(path, CPU)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+    return str(error.value).removeprefix(f"{path}: ")
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    more = {"iteration": 7, "stage": [8, 0.5], "opt": {"state": {0: {"step": torch.ones(1)}}}}
+    path = save(tmp_path / "a.pt", **more)
+    G, entries = checkpoint.load_generator(path, CPU)
+    assert same(G.state_dict(), weights())
+    assert G.config == CONFIG
+    assert not G.training
+    assert not any(p.requires_grad for p in G.parameters())
+    assert entries == {"format": 1, "model": asdict(CONFIG), **more}
+    assert names(tmp_path) == {"a.pt"}
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_save_that_fails_leaves_the_file_before_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = save(tmp_path / "a.pt")
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, fail)
+        with pytest.raises(OSError, match="No space left"):
+            save(path, seed=1)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == {"a.pt"}
+    save(path, seed=1)
+    assert same(checkpoint.load(path)["G_ema"], weights(1))
+
+
+def test_a_process_killed_while_it_saves_leaves_the_file_before(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.pt")
+    before = path.read_bytes()
+    code = (
+        "import os, signal, sys, torch; from pathlib import Path\n"
+        "from checkpoints import checkpoint\n"
+        "from model import Generator, ModelConfig\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "config = ModelConfig(8, 0.03, 16, 16, 2)\n"
+        "checkpoint.save(Path(sys.argv[1]), config, {'G_ema': Generator(config).state_dict()})\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert path.read_bytes() == before
+    assert same(checkpoint.load(path)["G_ema"], weights())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
+    tmp_path: Path, bad: float
+) -> None:
+    broken = weights()
+    broken["synthesis.const"][0, 0, 0, 0] = bad
+    path = tmp_path / "a.pt"
+    with pytest.raises(CheckpointError, match=r"G_ema\.synthesis\.const is not finite"):
+        checkpoint.save(path, CONFIG, {"G_ema": broken})
+    assert names(tmp_path) == set()
+    assert "G_ema.synthesis.const is not finite" in refused(forge(path, G_ema=broken))
+    state = {"state": {0: {"exp_avg": torch.tensor([bad])}}}
+    with pytest.raises(CheckpointError, match=r"opt\.state\.0\.exp_avg is not finite"):
+        save(path, opt=state)
+
+
+def test_the_state_before_the_latest_is_kept(tmp_path: Path) -> None:
+    for seed in range(3):
+        checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(seed), "iteration": seed})
+    assert names(tmp_path) == {"latest.pt", "previous.pt"}
+    assert checkpoint.load(tmp_path / "latest.pt")["iteration"] == 2
+    assert checkpoint.load(tmp_path / "previous.pt")["iteration"] == 1
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_save_stopped_between_its_renames_loses_no_whole_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(), "iteration": 1})
+    replace = os.replace
+    calls: list[object] = []
+
+    def stop(old: Path, new: Path) -> None:
+        calls.append(new)
+        if len(calls) > 1 + kept:  # the first renames next.pt's own partial file
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(), "iteration": 2})
+    entries = checkpoint.load_latest(tmp_path, pytest.fail)
+    assert entries
+    assert entries["iteration"] == 1
+    assert checkpoint.load(checkpoint.find(tmp_path))["iteration"] == 1
+
+
+def test_a_damaged_latest_is_told_and_the_one_before_it_used(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert checkpoint.load_latest(tmp_path, told.append) is None
+    for seed in range(2):
+        checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(seed), "iteration": seed})
+    latest, previous = tmp_path / "latest.pt", tmp_path / "previous.pt"
+    os.truncate(latest, latest.stat().st_size // 2)
+    entries = checkpoint.load_latest(tmp_path, told.append)
+    assert entries
+    assert entries["iteration"] == 0
+    assert len(told) == 1
+    assert told[0].startswith(f"{latest}: truncated")
+    assert told[0].endswith("it is now damaged.pt; using previous.pt")
+    os.truncate(previous, 10)
+    with pytest.raises(CheckpointError, match=r"previous\.pt: truncated"):
+        checkpoint.load_latest(tmp_path, told.append)
+
+
+def test_a_run_folder_means_its_latest_state_or_else_its_last_snapshot(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
+        checkpoint.find(tmp_path)
+    (tmp_path / "snapshots").mkdir()
+    snapshots = ("snapshots/000010.pt", "snapshots/990000.pt", "snapshots/1000000.pt")
+    for name in (*snapshots, "previous.pt", "latest.pt"):
+        (tmp_path / name).touch()
+        assert checkpoint.find(tmp_path) == tmp_path / name
+    assert checkpoint.find(tmp_path / "previous.pt") == tmp_path / "previous.pt"
+
+
+def test_a_flipped_bit_anywhere_in_the_numbers_is_found(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.pt")
+    sound = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        sound = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.infolist() if m.file_size]
+    assert len(members) > len(weights())
+    for member in members:
+        name_length, extra_length = struct.unpack_from("<HH", sound, member.header_offset + 26)
+        start = member.header_offset + 30 + name_length + extra_length
+        data = bytearray(sound)
+        data[start + member.file_size // 2] ^= 1
+        path.write_bytes(data)
+        assert f"damaged (checksum of {member.filename})" in refused(path)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99, 0.9999])
+def test_a_truncated_file_is_found(tmp_path: Path, share: float) -> None:
+    path = save(tmp_path / "a.pt")
+    os.truncate(path, int(path.stat().st_size * share))
+    assert "truncated or not a checkpoint" in refused(path)
+
+
+def test_a_deflated_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.pt")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert "not a checkpoint of this program" in refused(path)
+
+
+class Malice:
+    """Makes a folder where it is unpickled without care."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_no_file_runs_code_and_no_setting_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switched: bool
+) -> None:
+    if switched:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    marker = tmp_path / "marker"
+    path = forge(tmp_path / "a.pt", more=Malice(marker))
+    assert "not a checkpoint of this program" in refused(path)
+    path.write_bytes(pickle.dumps(Malice(marker)))
+    assert "weights_only" not in refused(path)
+    assert not marker.exists()
+    torch.load(forge(path, more=Malice(marker)), weights_only=False)
+    assert marker.exists(), "the trap itself does not work"
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "weights alone": lambda path: torch.save(weights(), path),
+    "a list": lambda path: torch.save([1, 2], path),
+    "a tensor": lambda path: torch.save(torch.zeros(3), path),
+    "another trainer's": lambda path: torch.save({"generator": weights()}, path),
+    "a script": lambda path: torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), path),
+    "a zip": lambda path: zipfile.ZipFile(path, "w").close(),
+    "an old torch file": lambda path: torch.save({}, path, _use_new_zipfile_serialization=False),
+    "a picture": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 50),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_file_of_another_program_is_told(tmp_path: Path, kind: str) -> None:
+    FOREIGN[kind](tmp_path / "a.pt")
+    assert "not a checkpoint" in refused(tmp_path / "a.pt")
+
+
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    assert "No such file" in refused(tmp_path / "none.pt")
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a checkpoint" in refused(tmp_path / "pipe")
+    assert "not a checkpoint" in refused(tmp_path)
+
+
+def test_a_newer_format_asks_for_an_update(tmp_path: Path) -> None:
+    for newer in (2, "2", torch.ones(3)):
+        assert "Update Retrato" in refused(forge(tmp_path / "a.pt", format=newer))
+
+
+def test_weights_of_another_shape_are_told_by_the_first_that_differs(tmp_path: Path) -> None:
+    turned = weights()
+    turned["synthesis.const"] = turned["synthesis.const"].permute(0, 2, 3, 1).contiguous()
+    said = refused(forge(tmp_path / "a.pt", G_ema=turned))
+    there, here = "(1, 4, 4, 15) of float32 in the file", "(1, 15, 4, 4) of float32 in this model"
+    assert said == f"synthesis.const is {there} and {here}"
+
+
+CONST = "synthesis.const"
+
+
+@pytest.mark.parametrize(
+    ("G_ema", "told"),
+    [
+        (5, "not a checkpoint of this program"),
+        ({}, "w_avg is no tensor in the file and (16,) of float32 in this model"),
+        ({**weights(), CONST: "x"}, f"{CONST} is no tensor in the file and (1, 15, 4, 4)"),
+        ({**weights(), "more": torch.ones(3)}, "more is (3,) of float32 in the file and no tensor"),
+        ({**weights(), "more": "x"}, "more is no tensor in the file and no tensor"),
+        ({k: v for k, v in weights().items() if k != CONST}, f"{CONST} is no tensor"),
+    ],
+)
+def test_weights_that_differ_are_told_by_the_first(
+    tmp_path: Path, G_ema: object, told: str
+) -> None:
+    assert told in refused(forge(tmp_path / "a.pt", G_ema=G_ema))
+
+
+class Greed:
+    """A tensor of 8 GB that a few bytes ask for."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return torch.Tensor, (2**31,)
+
+
+def circle() -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    entries["again"] = entries
+    return entries
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        torch.zeros(1).expand(2**40),
+        torch.zeros(4, device="meta"),
+        torch.zeros(4, dtype=torch.complex64),
+        torch.zeros(4).to_sparse(),
+        Greed(),
+    ],
+    ids=["expanded", "meta", "complex", "sparse", "greedy"],
+)
+def test_a_tensor_whose_numbers_are_not_in_the_file_is_refused(
+    tmp_path: Path, more: object
+) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        path = forge(tmp_path / "a.pt", more=more)
+    assert "not a checkpoint of this program" in refused(path)
+
+
+def test_what_else_a_file_says_of_its_weights_is_left_out(tmp_path: Path) -> None:
+    spoiled = weights()
+    spoiled._metadata = {"": 5}  # type: ignore[attr-defined]  # torch's own: a dict of dicts
+    G, _ = checkpoint.load_generator(forge(tmp_path / "a.pt", G_ema=spoiled), CPU)
+    assert same(G.state_dict(), weights())
+
+
+def test_nesting_without_end_does_no_harm(tmp_path: Path) -> None:
+    checkpoint.load(forge(tmp_path / "a.pt", more=circle()))
+    deep: object = 0
+    for _ in range(100):
+        deep = {"a": deep}
+    assert "not a checkpoint of this program" in refused(forge(tmp_path / "b.pt", more=deep))
+
+
+def test_a_number_in_a_list_that_is_not_finite_is_found(tmp_path: Path) -> None:
+    path = forge(tmp_path / "a.pt", more=[torch.tensor(float("nan"))])
+    assert "more.0 is not finite" in refused(path)
+
+
+def test_a_file_replaced_while_it_is_read_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.pt")
+    check = checkpoint.check_archive
+
+    def replace_then(*args: Any) -> None:
+        check(*args)
+        forge(tmp_path / "b.pt", more=Malice(tmp_path / "marker"))
+        os.replace(tmp_path / "b.pt", path)
+
+    monkeypatch.setattr(checkpoint, "check_archive", replace_then)
+    assert same(checkpoint.load(path)["G_ema"], weights())
+
+
+MODEL = asdict(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        None,
+        [8],
+        {},
+        {**MODEL, "more": 1},
+        {**MODEL, "width": 1e9},
+        {**MODEL, "width": float("nan")},
+        {**MODEL, "width": "1"},
+        {**MODEL, "z_dim": 0},
+        {**MODEL, "w_dim": 10**9},
+        {**MODEL, "resolution": -8},
+        {**MODEL, "resolution": 8.0},
+        {**MODEL, "resolution": 12},
+        {**MODEL, "resolution": 65536},
+        {**MODEL, "resolution": True},
+        {**MODEL, "width": torch.ones(3)},
+        {**MODEL, "mapping_layers": 60_000},
+        {**MODEL, "mapping_layers": 10**6},
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(tmp_path: Path, model: object) -> None:
+    assert "unusable model config" in refused(forge(tmp_path / "a.pt", model=model))
+
+
+def test_a_config_that_lies_about_its_size_allocates_nothing(tmp_path: Path) -> None:
+    huge = {**MODEL, "resolution": 1024, "width": 64, "z_dim": 65536, "w_dim": 65536}
+    refused(forge(tmp_path / "a.pt", model=huge))  # 150 GB, were it believed

@@ -1,0 +1,91 @@
+"""The whole road by the real commands, as the README gives them: photos, LMDB, run, pictures."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+# What makes a training of hours one of seconds; the last flag of a name counts.
+SHORT = "--iterations 4 --sample_every 2 --save_every 2 --width 0.03 --batch 4 --phase 3"
+
+
+def run(command: str, folder: Path) -> str:
+    """Run a line of the README in `folder`; return what it printed."""
+    program, *flags = shlex.split(command)
+    assert program == "python"
+    script = ROOT / flags[0]
+    short = shlex.split(SHORT) if script.name == "train.py" else []
+    done = subprocess.run(
+        [sys.executable, str(script), *flags[1:], *short],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dozen drawn faces of each set."""
+    folder = tmp_path_factory.mktemp("faces") / "drawn"
+    draw = [sys.executable, str(ROOT / "demo" / "draw_faces.py"), str(folder), "--count", "12"]
+    subprocess.run(draw, check=True, capture_output=True, timeout=300)
+    return folder
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path) -> Path:
+    """A user's folder: drawn faces under every name that the READMEs use, and CelebA's table."""
+    for names in (("PHOTOS", "young", "old"), ("FOTOS", "jovenes", "mayores")):
+        for name, source in zip(names, ("", "young", "old"), strict=True):
+            (tmp_path / name).symlink_to(drawn / source, target_is_directory=True)
+    for name, place in {"me.jpg": 0, "you.png": 1, "yo.jpg": 0, "tu.png": 1}.items():
+        Image.open(sorted((drawn / "old").glob("*.jpg"))[place]).save(tmp_path / name)
+    (tmp_path / "celeba").symlink_to(drawn, target_is_directory=True)
+    photos = sorted(p.name for p in (drawn / "old").glob("*.jpg"))
+    rows = [f"{name} {1 if i % 2 else -1} -1" for i, name in enumerate(photos)]
+    table = "\n".join([str(len(rows)), "Young Male", *rows])
+    (tmp_path / "list_attr_celeba.txt").write_text(table + "\n")
+    return tmp_path
+
+
+def commands(readme: str) -> list[str]:
+    """Return the lines that begin with python in the console blocks of a README."""
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / readme).read_text(), flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("python ")]
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.es.md"])
+def test_every_command_of_the_readme_runs(folder: Path, readme: str) -> None:
+    lines = commands(readme)
+    assert len(lines) >= 5
+    for line in lines:
+        run(line, folder)
+
+
+def test_both_readmes_give_as_many_commands() -> None:
+    counts = [len(commands(readme)) for readme in ("README.md", "README.es.md")]
+    assert counts[0] == counts[1]
+
+
+def test_the_road_from_photos_to_faces(folder: Path) -> None:
+    run("python prepare_data.py PHOTOS road.lmdb --workers 1", folder)
+    assert {"data.mdb", "report.csv", "contact_sheet.jpg"} <= set(os.listdir(folder / "road.lmdb"))
+    told = run("python train.py road.lmdb --init_size 32 --max_size 64", folder)
+    assert "24 images" in told
+    assert "32-64 px" in told
+    run("python generate.py runs/road --n_row 2 --n_col 3 --out pictures", folder)
+    with Image.open(folder / "pictures" / "sample.png") as sheet:
+        assert sheet.width > 3 * 64
+        assert sheet.height > 2 * 64
+        assert len(sheet.getcolors(maxcolors=2**24) or []) > 100
