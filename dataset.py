@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.cli import UserError
+from common.device import free_bytes
 from data.lmdb_format import (
     HOLDOUT,
     TRAINING,
@@ -209,17 +210,6 @@ def _reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
     squares = pixels.reshape(height // factor, factor, width // factor, factor, channels)
     sums = squares.sum(axis=(1, 3), dtype=np.uint32)
     return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return how much memory is free on `device`."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
-    except (OSError, StopIteration):  # not Linux: half of what the machine has
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _lots(count: int, size: int) -> Iterator[range]:

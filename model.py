@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,22 @@ from torch import Tensor, nn
 from common.images import shrink, upsample
 from ops.adain import SLOPE, activate, finish
 from ops.conv import blur, convolve, spread, spread_transposed
-from training.growth import Stage
 
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)
 MAPPING_LR = 0.01  # the mapping network learns 100 times slower (Karras et al. 2019, app. C)
 STD_GROUP = 4  # images whose variety D sees as one figure
 RGB_START = 0.1  # of Xavier's deviation: how large the weights of ToRGB are at first
 W_AVG_DECAY = 0.995  # of the running mean of w that truncation pulls toward
+
+
+class Stage(NamedTuple):
+    """What G and D are called with: the output `resolution` in px and how far it is faded in.
+
+    `alpha` in [0, 1]: 0 shows the previous resolution upsampled, 1 means no fade-in is under way.
+    """
+
+    resolution: int
+    alpha: float
 
 
 @dataclass(frozen=True)

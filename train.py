@@ -15,7 +15,8 @@ from settings import model_config, parse_args, train_config
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
 
-    from checkpoints.run_folder import RunLog, Signals
+    from checkpoints.run_folder import RunLog
+    from common.cli import Signals
     from dataset import ImageBank
     from model import ModelConfig
     from training.planning import End
@@ -144,8 +145,7 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
 
 def follow(args: argparse.Namespace, bank: ImageBank) -> int:
     """Compute this process's part of every step of the first one's; return the exit code."""
-    from checkpoints.run_folder import Signals
-    from common.cli import EXIT_CODES
+    from common.cli import EXIT_CODES, Signals
     from training import distributed
     from training.step import train_step
 
@@ -210,7 +210,7 @@ def keep_training(
 ) -> int:
     """Train, going back as often as it helps when numbers overflow; return the exit code."""
     from checkpoints.checkpoint import NotFiniteError
-    from checkpoints.run_folder import Signals
+    from common.cli import Signals
     from training import distributed
     from training.planning import End
     from training.recovery import go_back

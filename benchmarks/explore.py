@@ -66,8 +66,8 @@ def main() -> None:
     args = read_arguments()
     import torch
 
+    from common.device import DTYPES
     from sampling.directions import COUNT
-    from web.backend import DTYPES
 
     with tempfile.TemporaryDirectory() as name:
         answers = open_answers(Path(name), args)

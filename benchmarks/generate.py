@@ -29,8 +29,7 @@ def read_arguments() -> argparse.Namespace:
 def our_checkpoint(path: Path, args: argparse.Namespace) -> None:
     """Write a snapshot of a generator as it is before any training."""
     from checkpoints import checkpoint
-    from model import Generator, ModelConfig
-    from training.growth import Stage
+    from model import Generator, ModelConfig, Stage
 
     config = ModelConfig.of(args.resolution, args.width)
     entries = {"G_ema": Generator(config).state_dict(), "iteration": 0, "nimg": 0}

@@ -13,13 +13,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as brief
-from types import FrameType
 from typing import IO, Any
 
 import numpy as np
@@ -27,11 +25,10 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from common.cli import EXIT_CODES, PSI, UserError, heeded_signals
+from common.cli import PSI, UserError
 from common.files import read_regular, replacing
 from common.images import grid, to_uint8, write_image
-from model import Generator
-from training.growth import Stage
+from model import Generator, Stage
 
 # What runs had before there were such flags.
 EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0, "more_ema": False}
@@ -121,26 +118,6 @@ def write_config(folder: Path, asked: dict[str, Any]) -> None:
     """Write what the run is asked for."""
     with replacing(folder / "config.json") as file:
         file.write((json.dumps(asked, indent=1) + "\n").encode())
-
-
-class Signals:
-    """Remembers the first signal to end in `received`, 0 until then; a second quits at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._heeded = heeded_signals()
-        for number in self._heeded:
-            signal.signal(number, self._remember)
-
-    @property
-    def exit_code(self) -> int:
-        """Return the exit code for what was received; 0 if nothing was."""
-        return EXIT_CODES[self.received] if self.received else 0
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        self.received = number
-        for each in self._heeded:
-            signal.signal(each, signal.SIG_DFL)
 
 
 class RunLog:

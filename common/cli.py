@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 MAX_SEED = 2**63 - 1
 EXIT_CODES: dict[int, int] = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -123,6 +123,26 @@ def silenced(file: TextIO) -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
+class Forgiving:
+    """A stream that drops what it cannot write: no bar is worth a run."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> None:
+        """Write `text`, if anybody reads it."""
+        with silenced(self.file):
+            self.file.write(text)
+
+    def flush(self) -> None:
+        """Flush, if anybody reads it."""
+        with silenced(self.file):
+            self.file.flush()
+
+
 def open_standard_streams() -> None:
     """Let no file of ours take the number of a standard stream that the caller has closed."""
     for number in range(3):
@@ -158,6 +178,26 @@ def heeded_signals() -> list[int]:
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     ignore_signals()
     raise Interrupted(EXIT_CODES[number])
+
+
+class Signals:
+    """Remembers the first signal to end in `received`, 0 until then; a second quits at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._heeded = heeded_signals()
+        for number in self._heeded:
+            signal.signal(number, self._remember)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code for what was received; 0 if nothing was."""
+        return EXIT_CODES[self.received] if self.received else 0
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        for each in self._heeded:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def integer(low: int, high: int = 2**31) -> Callable[[str], int]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
+from pathlib import Path
+
 import torch
 
 from common.cli import UserError
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = ("cpu", "cuda", "mps")
 
 
@@ -68,3 +74,22 @@ def dtype_of_pictures(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = choose_precision("auto", device) if device.type == "cpu" else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory is free on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):  # not Linux: half of what the machine has
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def memory_gb(device: torch.device) -> float:
+    """Return the peak memory so far: of the device, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -20,8 +20,7 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
 from common.cli import UserError
 from common.images import to_uint8
-from model import Generator
-from training.growth import Stage
+from model import Generator, Stage
 
 BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one shape
 # The resolutions whose layers each part has, first to last, px (Karras et al. 2019, sec. 3.1).

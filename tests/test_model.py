@@ -17,13 +17,13 @@ from model import (
     Generator,
     Mapping,
     ModelConfig,
+    Stage,
     UpConv,
     update_ema,
     with_minibatch_std,
 )
 from ops.adain import activate
 from ops.conv import blur
-from training.growth import Stage
 
 CONFIG = ModelConfig(32, 0.03, z_dim=32, w_dim=32, mapping_layers=3)
 FULL = Stage(32, 1.0)

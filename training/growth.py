@@ -1,22 +1,13 @@
 """Progressive growing: which resolution, faded in how far, after how many images.
 
-Standard library only. Karras et al. 2018, "Progressive Growing of GANs", sec. 2.
+Karras et al. 2018, "Progressive Growing of GANs", sec. 2.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-
-class Stage(NamedTuple):
-    """What G and D are called with: the output `resolution` in px and how far it is faded in.
-
-    `alpha` in [0, 1]: 0 shows the previous resolution upsampled, 1 means no fade-in is under way.
-    """
-
-    resolution: int
-    alpha: float
+from model import Stage
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from typing import Any
 
 from checkpoints.run_folder import SampleSheet
 from common.cli import UserError, is_out_of_memory
-from dataset import ImageBank, free_bytes
+from common.device import free_bytes, memory_gb
+from dataset import ImageBank
 from model import STD_GROUP
 from training import distributed
 from training.growth import Growth
 from training.probes import Best
-from training.progress import Costs, clock, memory_gb, seconds
+from training.progress import Costs, clock, seconds
 from training.step import TrainConfig, TrainState, train_step
 
 # The widest networks whose run sees so many images at the last resolution. Below that more

@@ -12,8 +12,7 @@ from checkpoints import checkpoint
 from common.images import to_uint8
 from dataset import ImageBank
 from metrics.metrics import require, sliced_wasserstein
-from model import Generator
-from training.growth import Stage
+from model import Generator, Stage
 from training.step import TrainState
 
 IMAGES = 1000  # that are compared, at most

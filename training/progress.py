@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
-from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
 
-from common.cli import silenced, tell
-from training.growth import Growth, Stage
+from common.cli import Forgiving, tell
+from common.device import memory_gb
+from model import Stage
+from training.growth import Growth
 from training.step import TrainConfig
 
 Costs = dict[int, float]  # seconds an image takes at each resolution
 SHOW_SECONDS = 10.0  # that the bar may stand still between two records, where a step takes long
-
-
-class Forgiving:
-    """A stream that drops what it cannot write: no bar is worth a run."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-    def write(self, text: str) -> None:
-        """Write `text`, if anybody reads it."""
-        with silenced(self.file):
-            self.file.write(text)
-
-    def flush(self) -> None:
-        """Flush, if anybody reads it."""
-        with silenced(self.file):
-            self.file.flush()
 
 
 class Meter:
@@ -148,11 +128,3 @@ def clock(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f}s"
     return f"{minutes}m" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
-
-
-def memory_gb(device: torch.device) -> float:
-    """Return the peak memory so far: of the device, or of this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

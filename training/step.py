@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from checkpoints.checkpoint import CheckpointError, described, first_difference
+from common.device import DTYPES
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
-from model import Discriminator, Generator, ModelConfig, update_ema
+from model import Discriminator, Generator, ModelConfig, Stage, update_ema
 from training import distributed
 from training.augment import SPEED, Ada, augment, draw
-from training.growth import Growth, Stage
+from training.growth import Growth
 from training.losses import (
     D_LOSS,
     G_LOSS,
@@ -35,7 +36,6 @@ from training.restoring import read_clock, restore_adam, restore_plain
 
 MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # further averages, and how long relative to it
 EMA_RAMP = 0.05  # the half-life is at most this share of the images seen (Karras et al. 2020, ADA)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADAM_BETAS = (0.0, 0.99)  # Karras et al. 2018, app. A.1
 
 Stats = dict[str, Tensor]

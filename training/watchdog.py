@@ -16,9 +16,8 @@ from torch import Tensor
 
 from common.images import shrink, to_float
 from dataset import ImageBank
-from model import Generator
+from model import Generator, Stage
 from training.augment import P_MAX
-from training.growth import Stage
 
 Record = dict[str, Any]
 

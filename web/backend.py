@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from checkpoints import checkpoint
-from common.device import choose_precision
+from common.device import DTYPES, choose_precision
 from common.images import write_image
 from outputs.film import enlarge, write_film
 from outputs.grids import FILM_PX, Job
@@ -32,7 +32,6 @@ from sampling.mixing import MOST, Face, blend, draw_crossover
 from sampling.projector import Projector, as_trained, read_photos
 from sampling.sampler import PARTS, Faces, read_stage, walk
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PICTURE_PX = 512  # smaller pictures are enlarged to it
 FILM_FRAMES, FILM_FPS = 16, 12  # from one of three faces to the next, and a second
 KEPT = 64  # pictures of single faces kept in memory

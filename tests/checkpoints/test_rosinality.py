@@ -12,8 +12,7 @@ from torch import Tensor
 import generate
 from checkpoints import checkpoint, rosinality
 from checkpoints.checkpoint import CheckpointError, load_generator
-from model import Generator
-from training.growth import Stage
+from model import Generator, Stage
 
 CPU = torch.device("cpu")
 CODE = 32

@@ -11,9 +11,8 @@ import torch
 from checkpoints import checkpoint
 from dataset import ImageBank
 from experiments.own_photos import HEADS, shares
-from model import Discriminator, Generator, ModelConfig
+from model import Discriminator, Generator, ModelConfig, Stage
 from sampling.sampler import Faces
-from training.growth import Stage
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import Discriminator, ModelConfig
+from model import Discriminator, ModelConfig, Stage
 from ops.adain import activate
 from ops.conv import blur, convolve, filtered, padding_for, spread, spread_transposed
-from training.growth import Stage
 from training.losses import r1_penalty
 
 

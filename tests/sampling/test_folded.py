@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from checkpoints import rosinality
-from model import Conv, Generator, ModelConfig, UpConv
+from model import Conv, Generator, ModelConfig, Stage, UpConv
 from sampling.folded import folded
 from sampling.sampler import Faces
-from training.growth import Stage
 
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
 

@@ -21,12 +21,11 @@ import generate
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError, load_generator
 from common import cli
-from model import Generator, ModelConfig
+from model import Generator, ModelConfig, Stage
 from outputs import onnx_file
 from sampling.sampler import load_faces, replace_layers
 from tests.checkpoints.test_rosinality import its_state, save
 from tests.support.folders import names, run
-from training.growth import Stage
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -17,11 +17,10 @@ import generate
 from checkpoints import checkpoint
 from common import cli
 from common.device import dtype_of_pictures
-from model import Generator, ModelConfig
+from model import Generator, ModelConfig, Stage
 from outputs.film import PROGRESS_FRAMES, PROGRESS_HOLD_MS, enlarge, progress_paths, write_progress
 from outputs.grids import mix_sheet
 from sampling.sampler import Faces, load_faces, replace_layers, walk
-from training.growth import Stage
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -18,13 +18,12 @@ import project
 from checkpoints import checkpoint
 from common import cli
 from common.images import to_float
-from model import Discriminator, Generator, ModelConfig
+from model import Discriminator, Generator, ModelConfig, Stage
 from sampling import projector
 from sampling.latents import load_latents, unique_names
 from sampling.projector import Projector, as_trained, pyramid_error, rate
 from sampling.sampler import Faces, load_faces
 from tests.support.run import ENV, SECONDS, Ended, command, fork
-from training.growth import Stage
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from training.growth import Growth, Stage
+from model import Stage
+from training.growth import Growth
 
 SCHEDULES = [(4, 64, 600), (8, 64, 1000), (8, 16, 7), (4, 1024, 3), (32, 64, 1)]
 

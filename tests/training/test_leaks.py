@@ -13,9 +13,8 @@ from torch import Tensor
 from common.images import to_float
 from data.lmdb_writer import Writer
 from dataset import ImageBank
-from model import ModelConfig
+from model import ModelConfig, Stage
 from training.augment import P_MAX, augment, draw
-from training.growth import Stage
 from training.step import TrainConfig, TrainState, train_step
 
 SIDE = 16  # px

@@ -15,8 +15,7 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
-from model import ModelConfig
-from training.growth import Stage
+from model import ModelConfig, Stage
 from training.step import (
     MORE_EMA,
     Step,

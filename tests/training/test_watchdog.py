@@ -10,11 +10,10 @@ import torch
 
 import train
 from dataset import ImageBank
-from model import Generator, ModelConfig
+from model import Generator, ModelConfig, Stage
 from tests.scripts.test_train import _signal_handlers, digest, run  # noqa: F401 - a fixture
 from training import watchdog
 from training.augment import P_MAX
-from training.growth import Stage
 from training.watchdog import Variety, look, spread, told
 
 # A good run's figures, as its records have them: 5,000 photos, 32 px, gamma 0.5.
