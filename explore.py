@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
-import socket
-import tempfile
-import threading
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from common.cli import STEPS, Parser, device, integer, run_script, say, tell
+from common.cli import STEPS, Parser, device, integer, run_script
 
 PROGRAM = "explore.py"
 INSTALL = "pip install -r requirements-explore.txt; pip install -r requirements.txt"
@@ -58,82 +54,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def check_address(host: str, port: int) -> None:
-    """Raise OSError, with what to do, where nothing can listen at `host` and `port`."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise OSError(
-            f"--host {host} --port {port}: {error.strerror}; expected an address of this machine "
-            "and a free port. Give another"
-        ) from error
+def work(args: argparse.Namespace) -> None:
+    """Show the page until the script is interrupted."""
+    from web.server import serve  # here, for torch takes seconds to import
 
-
-def stay_inside(folder: Path) -> None:
-    """Let whatever the page and its packages write go to `folder`, and nothing be reported."""
-    tempfile.tempdir = str(folder)
-    for name in ("GRADIO_TEMP_DIR", "HF_HOME", "MPLCONFIGDIR"):
-        os.environ[name] = str(folder)
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    os.chdir(folder)
-
-
-def serve(args: argparse.Namespace) -> None:
-    """Show the page until the script is interrupted; what it wrote is erased then."""
-    with tempfile.TemporaryDirectory(prefix="retrato-", ignore_cleanup_errors=True) as folder:
-        serve_from(Path(folder), args)
-
-
-def serve_from(folder: Path, args: argparse.Namespace) -> None:
-    """Show the page, whose files go to `folder`, until the script is interrupted.
-
-    Raises UserError or OSError.
-    """
-    check_address(args.host, args.port)
-    checkpoint = args.checkpoint.absolute()
-    stay_inside(folder)
-    from common.device import choose_device
-    from sampling.sampler import load_faces
-    from web.backend import Studio
-    from web.handlers import MAX_MB, Answers
-    from web.layout import Page, theme
-
-    faces, file, entries = load_faces(
-        checkpoint, choose_device(args.device), partial(tell, PROGRAM)
-    )
-    studio = Studio(faces, file, entries, args.steps)
-    blocks = Page(Answers(studio, folder), args.steps).blocks
-    try:
-        _, local, public = blocks.launch(
-            server_name=args.host,
-            server_port=args.port,
-            share=args.share,
-            max_file_size=MAX_MB * 2**20,
-            theme=theme(),
-            css_paths=Path(__file__).with_name("web") / "page.css",
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-        )
-        lines = [f"{file}: {local} until Ctrl-C"]
-        say([*lines, f"public: {public}"] if public else lines)
-        threading.Event().wait()
-    finally:
-        blocks.close(verbose=False)
+    serve(args)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script."""
     args = parse_args(argv)
     run_script(
-        PROGRAM,
-        partial(serve, args),
-        interrupted="ended; what was uploaded or made is erased",
+        PROGRAM, partial(work, args), interrupted="ended; what was uploaded or made is erased"
     )
 
 

@@ -9,36 +9,26 @@ import argparse
 import importlib.util
 import os
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from common.cli import (
     MAX_SEED,
     PSI,
-    STEPS,
     Parser,
-    UserError,
     device,
     integer,
     number,
     run_script,
     say,
-    tell,
 )
-
-if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
-    from outputs.grids import Job
-    from sampling.projector import Projector
-    from sampling.sampler import Faces
 
 PROGRAM = "generate.py"
 MAX_IMAGES = 1_000_000
 N_ROW, N_COL = 8, 8  # of the sample grid
 FILM_SEEDS = range(8)
 MIX_SEEDS = (range(6), range(6, 14))  # left and top
-DIRECTION_SEEDS, MOST_FACES = range(6), 3  # of --direction, and on the sheet of --directions
+DIRECTION_SEEDS = range(6)
 PARTS = ("coarse", "middle", "fine")
 EXAMPLES = """\
   python generate.py runs/faces
@@ -214,114 +204,11 @@ def check_sources(made: Parser, args: argparse.Namespace) -> None:
         made.error(f"--w_out: {sheets[0]} makes no faces to keep; expected it without, or --give")
 
 
-def draw_all(args: argparse.Namespace) -> list[str]:
-    """Make every picture asked for and return a line for each.
+def work(args: argparse.Namespace) -> None:
+    """Make every picture asked for."""
+    from outputs.pictures import draw_all  # here, for torch takes seconds to import
 
-    Raises UserError or OSError.
-    """
-    from tqdm import tqdm
-
-    from common.device import choose_device, dtype_of_pictures
-    from outputs.film import progress_paths, write_progress
-    from outputs.grids import Job, default_out
-    from sampling.latents import load_latents
-    from sampling.sampler import load_faces
-
-    history = progress_paths(args.checkpoint) if args.progress else []
-    loaded = load_faces(args.checkpoint, choose_device(args.device), partial(tell, PROGRAM))
-    faces, file, entries = loaded
-    faces.dtype = dtype_of_pictures(args.precision, faces.device)
-    latents = load_latents(args.w_in, faces.G, faces.stage.resolution) if args.w_in else None
-    if latents:
-        args.seeds = args.film_seeds = args.direction_seeds = range(len(latents.ws))
-    if args.mix:
-        total, draw = plan_mix(args, loaded)
-    else:
-        plan = plan_directions if args.directions or args.direction is not None else plan_grids
-        total, draw = plan(args, faces)
-    say([describe(file, faces, entries)])
-    # The bar shows on a terminal only, and only when there is something to wait for.
-    hidden = None if total > 4 * faces.batch else True
-    with tqdm(total=total, unit=" images", leave=False, disable=hidden) as bar:
-        job = Job(faces, args, args.out or default_out(file), bar, latents)
-        lines = draw(job)
-    if history:
-        path = job.path("progress.webp")
-        write_progress(history, path)
-        lines.append(f"{path}: {len(history):,} sample grids")
-    return lines
-
-
-Plan = tuple[int, Callable[["Job"], list[str]]]  # images to render, and what renders them
-
-
-def plan_grids(args: argparse.Namespace, faces: Faces) -> Plan:
-    """Return the plan of the sample grid, the grids of mixes and the film. Raises UserError."""
-    from outputs.grids import choose_mixes, draw_film, draw_mixes, draw_samples, planned
-
-    mixes = choose_mixes(args, faces)
-
-    def draw(job: Job) -> list[str]:
-        lines = draw_samples(job) + draw_mixes(job, mixes)
-        return lines + (draw_film(job) if args.film else [])
-
-    return planned(args, faces, len(mixes)), draw
-
-
-def plan_directions(args: argparse.Namespace, faces: Faces) -> Plan:
-    """Return the plan of the one sheet of --directions or --direction."""
-    from sampling import directions
-
-    if args.directions:
-        numbers = args.direction_seeds[:MOST_FACES]
-        count = directions.COUNT * len(directions.SHOWN) * len(numbers)
-        return count, partial(directions.draw_directions, numbers=numbers)
-    numbers = args.direction_seeds
-    count = directions.STRENGTHS * len(numbers)
-    return count, partial(directions.draw_direction, numbers=numbers)
-
-
-def plan_mix(args: argparse.Namespace, loaded: tuple[Faces, Path, dict[str, Any]]) -> Plan:
-    """Return the plan of the one sheet of --mix. Raises UserError.
-
-    What takes long, to find photos, is left to the drawing.
-    """
-    from data.photos import PhotoError
-    from sampling import mixing
-    from sampling.projector import load_projector
-
-    faces = loaded[0]
-    weights = None if args.give is None else mixing.shares(args.give, len(args.mix), faces)
-    photos = list(dict.fromkeys(Path(text) for text in args.mix if mixing.is_photo(text)))
-    known = {
-        text: mixing.read_face(text, faces, args.psi)
-        for text in args.mix
-        if not mixing.is_photo(text)
-    }
-
-    def load() -> Projector:
-        return load_projector(loaded, STEPS, args.precision, partial(tell, PROGRAM))
-
-    def draw(job: Job) -> list[str]:
-        try:
-            found, lines = mixing.find_photos(job, photos, load) if photos else ({}, [])
-        except PhotoError as error:
-            raise UserError(f"--mix {error}, or an .npz file of styles") from error
-        chosen = [known[text] if text in known else found[Path(text)] for text in args.mix]
-        if weights is None:
-            return lines + mixing.draw_crossover(job, chosen)
-        return lines + mixing.draw_third(job, chosen, weights)
-
-    return 2 * (faces.layers + 1) if weights is None else len(args.mix) + 1, draw
-
-
-def describe(file: Path, faces: Faces, entries: dict[str, Any]) -> str:
-    """Return the line that says what the pictures are made with."""
-    resolution, alpha = faces.stage
-    iteration = entries.get("iteration")
-    after = f" after {iteration:,} iterations" if isinstance(iteration, int) else ""
-    fading = f" ({alpha:.0%} faded in)" if alpha < 1 else ""
-    return f"{file}: {resolution} px{fading}{after}, {faces.device}"
+    say(draw_all(args))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -329,7 +216,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     run_script(
         PROGRAM,
-        lambda: say(draw_all(args)),
+        partial(work, args),
         interrupted="interrupted; finished pictures stay",
         out_of_memory="out of memory; try --device cpu, or fewer --seeds",
     )

@@ -1,35 +1,126 @@
-"""Train a progressive StyleGAN on an LMDB of faces: flags, the loop and what it saves when."""
+"""Command line: an LMDB of faces -> a trained generator, in a run folder that can be resumed."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
 
-from common.cli import UserError, is_out_of_memory, run_script, say, tell
-from settings import model_config, parse_args, train_config
-
-if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
-    import torch
-
-    from checkpoints.run_folder import RunLog
-    from common.cli import Signals
-    from dataset import ImageBank
-    from model import ModelConfig
-    from training.planning import End
-    from training.progress import Meter
-    from training.step import TrainConfig, TrainState
+from common.cli import FIRST_SIZE, MAX_SEED, Parser, device, integer, number, resolution, run_script
 
 PROGRAM = "train.py"
-LOG_EVERY = 50  # iterations between records
-SAVE_SECONDS = 300.0  # latest.pt is at most this old
-MAY_CHANGE = {"iterations", "save_every", "sample_every", "metric_every"}
-MAY_CHANGE |= {"lmdb", "device", "threads", "compile", "hours", "costs"}
-# Above all signals, what the first process tells the others: the run has ended, or goes back.
-ENDED, AGAIN = 999, 1000
+EXAMPLES = """\
+  python train.py faces.lmdb --init_size 64 --max_size 64
+  python train.py faces.lmdb --hours 2
+  python train.py faces.lmdb --init_size 8 --max_size 64 --width 0.25 --iterations 30000
+  torchrun --nproc_per_node=2 train.py faces.lmdb
+The same command again continues a run that was stopped, wherever it stopped."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the flags; here stands every default."""
+    parser = Parser("Train a progressive StyleGAN on an LMDB of faces.", EXAMPLES)
+    parser.add_argument("lmdb", type=Path, metavar="LMDB", help="made by prepare_data.py")
+    run = parser.add_argument_group("run")
+    add = run.add_argument
+    add("--out", type=Path, metavar="DIR", help="run folder (default: runs/<name of the LMDB>)")
+    add("--init_from", type=Path, metavar="CKPT", help="start from the weights of another run")
+    add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    precision = ["auto", "fp32", "bf16", "fp16"]
+    add("--precision", default="auto", choices=precision, help="of convolutions; auto: fastest")
+    compiling = "fuse what follows the convolutions, at the price of a minute; auto: on a GPU"
+    add("--compile", default="auto", choices=["auto", "on", "off"], help=compiling)
+    add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all that is random")
+    schedule = parser.add_argument_group("schedule")
+    add = schedule.add_argument
+    first = f"first resolution; growth doubles it (default: {FIRST_SIZE}, --hours may say 32)"
+    add("--init_size", type=resolution, metavar="PX", help=first)
+    add("--max_size", type=resolution, default=64, metavar="PX", help="last resolution")
+    add("--iterations", type=integer(1), default=100_000, metavar="N", help="length of the run")
+    hours = "end in time: plan iterations and, unless given, width, batch and growth for it"
+    add("--hours", type=number(0, 10_000, above=True), metavar="X", help=hours)
+    dry = "print the plan, its time and memory, and make nothing"
+    add("--dry_run", action="store_true", help=dry)
+    phase = "images to fade a resolution in, and to hold it (default: growth takes half the run)"
+    add("--phase", type=integer(1), metavar="IMAGES", help=phase)
+    add("--batch", type=integer(1, 4096), default=16, metavar="N", help="images an iteration")
+    add_learning_flags(parser)
+    output = parser.add_argument_group("output")
+    add = output.add_argument
+    add(
+        "--save_every", type=integer(1), default=10_000, metavar="N", help="iterations per snapshot"
+    )
+    add(
+        "--sample_every",
+        type=integer(1),
+        default=100,
+        metavar="N",
+        help="iterations per sample grid",
+    )
+    metric = "iterations between sliced Wasserstein distances; best.pt keeps the lowest; 0: none"
+    add("--metric_every", type=integer(0), default=0, metavar="N", help=metric)
+    args = parser.parse_args(argv)
+    if args.hours:  # what a plan may choose is None now, unless it was given
+        open_ = dict.fromkeys(("width", "batch", "iterations"))
+        args = parser.parse_args(argv, argparse.Namespace(**open_))
+        if args.iterations:
+            parser.error("--hours plans the number of --iterations: give one of the two")
+    if args.init_size and args.init_size > args.max_size:
+        parser.error(f"--init_size {args.init_size}: above --max_size {args.max_size}")
+    refuse_freezing(parser, args)
+    args.out = args.out or Path("runs") / args.lmdb.resolve().stem
+    return args
+
+
+def add_learning_flags(parser: Parser) -> None:
+    """Add the flags of the networks and of how they learn."""
+    model = parser.add_argument_group("networks and optimization")
+    add = model.add_argument
+    width = "channels relative to 512 at 4-32 px, 256 at 64 px, ..."
+    add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help=width)
+    dim = "length of z and w (default: 512 times the width)"
+    add("--w_dim", type=integer(1, 4096), metavar="N", help=dim)
+    depth = "layers from z to w (default: 2)"
+    add("--mapping_layers", type=integer(1, 64), metavar="N", help=depth)
+    loss = "logistic with R1, Wasserstein, or relativistic pairs with R1 and R2"
+    add("--loss", default="r1", choices=["r1", "wgan-gp", "rpgan"], help=loss)
+    rate = number(0, 1, above=True)
+    narrow = "Adam's learning rate (default: 0.001 / sqrt(width))"
+    add("--lr", type=rate, metavar="X", help=narrow)
+    add("--d_lr", type=rate, metavar="X", help="that of D, if it differs from --lr")
+    gamma = "weight of R1 (and R2); 0: none"
+    add("--r1_gamma", type=number(0), default=1.0, metavar="X", help=gamma)
+    lazy = "iterations between R1 (and R2)"
+    add("--r1_every", type=integer(1, 1024), default=16, metavar="N", help=lazy)
+    add("--mixing", type=number(0, 1), default=0.9, metavar="P", help="probability of style mixing")
+    ema = "half-life of the averaged generator"
+    add("--ema", type=integer(0), default=10_000, metavar="IMAGES", help=ema)
+    more = "also average over a quarter and four times as long, for evaluate.py to choose from"
+    add("--more_ema", action="store_true", help=more)
+    add("--no_mirror", action="store_true", help="do not mirror half of the photos")
+    seen = "change what D sees, against learning few photos by heart: never, evenly, or as needed"
+    add("--augment", default="none", choices=["none", "fixed", "ada"], help=seen)
+    chance = "probability of each change with --augment fixed"
+    add("--augment_p", type=number(0, 0.8), default=0.3, metavar="P", help=chance)
+    frozen = "largest resolutions of D to leave as --init_from has them"
+    add("--freeze_d", type=integer(0, 8), default=0, metavar="N", help=frozen)
+
+
+def refuse_freezing(parser: Parser, args: argparse.Namespace) -> None:
+    """End with a line if --freeze_d cannot be had."""
+    most = args.max_size.bit_length() - 3  # resolutions above 4 px
+    if args.freeze_d > most:
+        parser.error(f"--freeze_d {args.freeze_d}: at --max_size {args.max_size} at most {most}")
+    if args.freeze_d and not args.init_from:
+        parser.error(f"--freeze_d {args.freeze_d}: needs a D that has learned. Give --init_from")
+
+
+def work(args: argparse.Namespace) -> None:
+    """Take up the run or begin it, and train."""
+    from training.loop import run_or_fail  # here, for torch takes seconds to import
+
+    run_or_fail(args)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,283 +130,9 @@ def main(argv: list[str] | None = None) -> None:
     args.start = start
     run_script(
         PROGRAM,
-        partial(run_or_fail, args),
+        partial(work, args),
         interrupted="interrupted before the first step; nothing is lost",
-        out_of_memory="out of memory; try a smaller --batch or --width",
     )
-
-
-def run_or_fail(args: argparse.Namespace) -> NoReturn:
-    """Run and end; where memory runs out, say of what size and batch."""
-    try:
-        run(args)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"out of memory at up to {args.max_size} px with a batch of {args.batch} and "
-            f"--width {args.width}; try a smaller --batch or --width in another --out"
-        ) from error
-
-
-def run(args: argparse.Namespace) -> NoReturn:
-    """Set up what the flags ask for, train, and end."""
-    from checkpoints import run_folder
-    from common.device import choose_device, tune
-    from dataset import ImageBank
-    from training import distributed, planning
-
-    device = choose_device(distributed.device_of_rank(args.device))
-    tune(device)
-    bank = ImageBank(args.lmdb, args.max_size, device)
-    if args.batch:
-        refuse_batch(args, bank)
-    with distributed.joined(device):
-        before = distributed.from_first(run_folder.read_config(args.out))
-        begin = partial(begin_trial, args, device, before)
-        lines = planning.settle(args, bank, begin, before)
-        if lines and distributed.rank() == 0:
-            say(lines)
-        if args.dry_run:
-            distributed.leave(0)
-        refuse_batch(args, bank)
-        if distributed.rank() > 0:
-            code = follow(args, bank)
-        else:
-            with run_folder.claim(args.out):
-                code = lead(args, bank)
-        distributed.leave(code)
-
-
-def refuse_batch(args: argparse.Namespace, bank: ImageBank) -> None:
-    """Raise UserError for a batch that cannot be split or filled."""
-    from training import distributed
-
-    distributed.refuse_batch(args.batch)
-    if bank.count < args.batch:
-        raise UserError(
-            f"{args.lmdb}: {bank.count} images; expected at least a batch of {args.batch}. "
-            "Add photos, or lower --batch"
-        )
-
-
-def begin_trial(
-    args: argparse.Namespace,
-    device: torch.device,
-    before: dict[str, Any],
-    width: float,
-    batch: int,
-) -> tuple[TrainConfig, TrainState]:
-    """Return the settings and the new networks of a run, with what is not decided yet."""
-    decided = {"width": width, "batch": batch, "iterations": args.iterations or 1}
-    args = argparse.Namespace(**{**vars(args), **decided})
-    config = train_config(args, device, before)
-    return config, new_state(args, model_config(args, before), config, device)
-
-
-def lead(args: argparse.Namespace, bank: ImageBank) -> int:
-    """Take up the run in its folder, or begin it; train and write; return the exit code."""
-    from checkpoints import run_folder
-    from training import planning, recovery
-
-    before = run_folder.read_config(args.out)
-    model, config = model_config(args, before), train_config(args, bank.device, before)
-    asked = {**vars(args), **vars(config)}
-    asked |= {"w_dim": model.w_dim, "mapping_layers": model.mapping_layers}
-    asked |= {"data": bank.digest, "threads": threads()}
-    for name in ("out", "dry_run", "start"):  # a run folder may be moved
-        del asked[name]
-    asked = {k: str(v) if isinstance(v, Path) else v for k, v in asked.items()}
-    changed = run_folder.differences(args.out, asked, MAY_CHANGE)
-    state = new_state(args, model, config, bank.device)
-    inform = partial(tell, PROGRAM)
-    fresh = not recovery.resume(state, args.out, inform)
-    if fresh and args.init_from:
-        recovery.start_from(state, args.init_from, inform)
-    run_folder.write_config(args.out, asked)
-    if fresh:
-        recovery.save(state, config, args.out)  # the first good state to go back to
-    if changed:
-        tell(PROGRAM, f"going on with {', '.join(changed)}")
-    say([describe(state, config, bank)])
-    if args.costs and not fresh:
-        say([planning.late(config, args, state.nimg)])
-    return keep_training(state, config, bank, args)
-
-
-def follow(args: argparse.Namespace, bank: ImageBank) -> int:
-    """Compute this process's part of every step of the first one's; return the exit code."""
-    from common.cli import EXIT_CODES, Signals
-    from training import distributed
-    from training.step import train_step
-
-    signals = Signals()
-    while True:
-        model, config, digest, entries = distributed.from_first(None)
-        if digest != bank.digest:
-            raise distributed.UserError(
-                f"{args.lmdb}: other photos than those of the first process; expected copies of "
-                "one database on all machines"
-            )
-        state = new_state(args, model, config, bank.device)
-        state.restore(entries)
-        while True:
-            stop = distributed.highest(signals.received, bank.device)
-            if stop:
-                break
-            train_step(state, config, bank)
-        if stop != AGAIN:
-            return EXIT_CODES.get(stop, 0)
-
-
-def new_state(
-    args: argparse.Namespace, model: ModelConfig, config: TrainConfig, device: torch.device
-) -> TrainState:
-    """Return the state of a run that begins, compiled if that is wanted and possible."""
-    from common.device import can_compile
-    from training.step import TrainState
-
-    state = TrainState(model, config, device)
-    if args.compile == "on" or (args.compile == "auto" and device.type == "cuda"):
-        if can_compile(device):
-            state.compile()
-        else:
-            tell(PROGRAM, "torch.compile finds no compiler here; going on without it")
-    return state
-
-
-def threads() -> int:
-    """Return how many CPU threads torch computes with."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-def describe(state: TrainState, config: TrainConfig, bank: ImageBank) -> str:
-    """Return the line that a run begins with."""
-    million = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (state.G, state.D)]
-    sizes = "-".join(map(str, config.growth.resolutions))
-    growth = f" ({config.phase:,} images a phase)" if "-" in sizes else ""
-    device = f"{state.device} ({threads()} threads)" if state.device.type == "cpu" else state.device
-    done = f", {state.iteration:,} done" if state.iteration else ""
-    return (
-        f"{device}, {config.precision}; G {million[0]:.1f} M and D {million[1]:.1f} M parameters; "
-        f"{bank.count:,} images; {sizes} px{growth}, "
-        f"{config.iterations:,} iterations of {config.batch}{done}"
-    )
-
-
-def keep_training(
-    state: TrainState, config: TrainConfig, bank: ImageBank, args: argparse.Namespace
-) -> int:
-    """Train, going back as often as it helps when numbers overflow; return the exit code."""
-    from checkpoints.checkpoint import NotFiniteError
-    from common.cli import Signals
-    from training import distributed
-    from training.planning import End
-    from training.recovery import go_back
-
-    signals, end = Signals(), End(config, args, state.iteration)
-    while True:
-        distributed.from_first((state.config, config, bank.digest, state.entries()))
-        try:
-            train(state, end, bank, args, signals)
-            break
-        except NotFiniteError as error:
-            distributed.highest(AGAIN, state.device)
-            go_back(state, config, args.out, error, partial(tell, PROGRAM))
-    if signals.received:
-        tell(
-            PROGRAM, f"stopped at iteration {state.iteration:,}, saved; the same command continues"
-        )
-    else:
-        say([f"done: {args.out}; see samples/ and try: python generate.py {args.out}"])
-    return signals.exit_code
-
-
-def train(
-    state: TrainState, end: End, bank: ImageBank, args: argparse.Namespace, signals: Signals
-) -> None:
-    """Train to the end or to a signal. Raises NotFiniteError.
-
-    What is due is written first, then the step is made.
-    """
-    from checkpoints.checkpoint import NotFiniteError
-    from checkpoints.run_folder import RunLog, SampleSheet
-    from training import distributed
-    from training.probes import Best
-    from training.progress import Meter
-    from training.recovery import refuse_not_finite, save
-    from training.step import train_step
-    from training.watchdog import Variety
-
-    config = end.config
-    sheet = SampleSheet(state.G, config.seed, state.device)
-    variety = Variety(bank, state.G, config.seed)
-    best = Best(args.out, bank, state.G_ema) if args.metric_every else None
-    saved = time.monotonic()
-    meter = Meter(config, end.iterations, state.iteration, end.costs)
-    with (
-        closing(meter),
-        closing(RunLog(args.out, state.iteration, partial(meter.tell, PROGRAM))) as log,
-    ):
-        while True:
-            stage = config.growth.at(state.nimg)
-            done = state.iteration >= end.iterations
-            if state.iteration % args.sample_every == 0 or done:
-                refuse_not_finite(state, int(meter.not_finite))
-                log.show(state.iteration, sheet.draw(state.G_ema, stage, config.dtype))
-            snapshot = state.iteration and (state.iteration % args.save_every == 0 or done)
-            if snapshot or time.monotonic() - saved > SAVE_SECONDS:
-                refuse_not_finite(state, int(meter.not_finite))
-                save(state, config, args.out, bool(snapshot))
-                saved = time.monotonic()
-            stop = distributed.highest(ENDED if done else signals.received, state.device)
-            signals.received = 0 if done else stop
-            if stop:
-                break
-            meter.add(train_step(state, config, bank))
-            keep_time(state, end, args.out, meter, log)
-            if state.iteration % LOG_EVERY == 0:
-                refuse_not_finite(state, int(meter.not_finite))
-                rates = {"lr": state.lr, "d_lr": state.lr * config.d_lr / config.lr}
-                record = meter.read(stage, state.nimg, state.device) | rates
-                record |= variety.measure(state.G_ema, stage, config.dtype)
-                watch(record, config.loss, meter, log)
-                log.write(state.iteration, record)
-            if best and state.iteration % args.metric_every == 0:
-                distance = best.measure(state, config.growth.at(state.nimg), config.dtype)
-                log.write(state.iteration, {"nimg": state.nimg, "swd": distance})
-        if not done:
-            with suppress(NotFiniteError):  # then what was saved before is the last good state
-                refuse_not_finite(state, int(meter.not_finite))
-                save(state, config, args.out)
-
-
-def watch(record: dict[str, Any], loss: str, meter: Meter, log: RunLog) -> None:
-    """Tell what the records show, and put it into the last one."""
-    from training.watchdog import look, told
-
-    found = look([*log.records, record], loss)
-    for finding in found:
-        meter.tell(PROGRAM, finding.sentence)
-    if found:
-        record["findings"] = [finding.name for finding in found]
-    meter.findings = told([*log.records, record])
-
-
-def keep_time(state: TrainState, end: End, out: Path, meter: Meter, log: RunLog) -> None:
-    """Move the end of a planned run if it would not be on time."""
-    from checkpoints.run_folder import read_config, write_config
-
-    iterations = end.on_time(state.nimg, time.monotonic())
-    if iterations == end.iterations:
-        return
-    with suppress(OSError):  # an end that is not recorded is not moved
-        write_config(out, {**read_config(out), "iterations": iterations})
-        end.iterations = iterations
-        meter.end_at(iterations)
-        log.write(state.iteration, {"nimg": state.nimg, "end": iterations})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from benchmarks.flops import FlopCounter
 from common.device import choose_precision
 from dataset import ImageBank
 from model import ModelConfig
-from training.step import TrainConfig, TrainState, train_step
+from training.config import TrainConfig
+from training.state import TrainState
+from training.step import train_step
 
 PHASE = 1_000_000  # images: no resolution ends while it is timed
 FIRST_SIZE = 8  # px, where growth begins

@@ -11,7 +11,7 @@ import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from reprlib import repr as brief
@@ -22,13 +22,10 @@ import torch
 from checkpoints import rosinality
 from checkpoints.safetensors_file import begins_safetensors, parse_safetensors
 from common.cli import UserError
-from common.files import replacing, sync
+from common.files import replacing
 from model import Discriminator, Generator, ModelConfig
 
 FORMAT = 1
-LATEST = "latest.pt"
-PREVIOUS = "previous.pt"
-DAMAGED = "damaged.pt"
 SIZES = [2**n for n in range(2, 11)]  # px, of images
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
 MAX_DEPTH = 8  # of dicts within dicts; Adam's state has 4
@@ -63,17 +60,6 @@ def write(path: Path, entries: dict[str, Any]) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-
-
-def save_latest(run: Path, config: ModelConfig, entries: dict[str, Any]) -> None:
-    """Write `latest.pt` in the run folder and keep the one before as `previous.pt`."""
-    latest = run / LATEST
-    fresh = run / "next.pt"
-    save(fresh, config, entries)
-    if latest.exists():
-        os.replace(latest, run / PREVIOUS)
-    os.replace(fresh, latest)
-    sync(run)
 
 
 def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -215,61 +201,17 @@ def check_archive(path: Path, file: IO[bytes]) -> None:
     except Exception as error:  # zipfile lets errors of many kinds through
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint; expected a file that train.py wrote. "
-            f"In a run folder, {PREVIOUS} is the one before"
+            "In a run folder, previous.pt is the one before"
         ) from error
     if damaged:
         raise CheckpointError(
-            f"{path}: damaged (checksum of {damaged}); use an earlier one, such as {PREVIOUS}"
+            f"{path}: damaged (checksum of {damaged}); use an earlier one, such as previous.pt"
         )
 
 
 def not_ours(path: Path) -> CheckpointError:
     """Return the error for a file of another program."""
     return CheckpointError(f"{path}: not a checkpoint of this program; expected one of train.py")
-
-
-def load_latest(run: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the newest sound full state in a run folder, or None where there is none yet.
-
-    A damaged latest.pt is told, put aside as `damaged.pt`, so that the next save does not make it
-    the only state before, and the one before it used. Raises CheckpointError when that is damaged
-    too, and OSError.
-    """
-    latest, previous = run / LATEST, run / PREVIOUS
-    if not os.path.lexists(latest):  # a link that leads nowhere is a damaged one
-        return load(previous) if previous.exists() else None
-    try:
-        return load(latest)
-    except CheckpointError as error:
-        if not previous.exists():
-            raise
-        entries = load(previous)
-        os.replace(latest, run / DAMAGED)
-        tell(f"{error}; it is now {DAMAGED}; using {PREVIOUS}")
-        return entries
-
-
-def find(path: Path) -> Path:
-    """Return the file meant by `path`: itself, or in a run folder the newest full state.
-
-    Raises CheckpointError for a folder with neither.
-    """
-    return candidates(path)[0]
-
-
-def candidates(path: Path) -> list[Path]:
-    """Return `path`, or all checkpoints of a run folder: full states first, each newest first.
-
-    Raises CheckpointError for a folder with none.
-    """
-    if not path.is_dir():
-        return [path]
-    snapshots = (path / "snapshots").glob("*.pt")
-    newest = sorted(snapshots, key=lambda p: (len(p.name), p.name), reverse=True)
-    found = [p for p in (path / LATEST, path / PREVIOUS, *newest) if p.exists()]
-    if not found:
-        raise CheckpointError(f"{path}: no checkpoint in this folder; expected a run of train.py")
-    return found
 
 
 def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[str, Any]]:

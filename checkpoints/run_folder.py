@@ -1,84 +1,67 @@
-"""A run on disk: its lock, its config, its log, its sample grids. What is saved when is train.py's.
+"""A run on disk: which file of it is which. What is saved when is training's.
 
 config.json      what was asked for
 log.jsonl        one record per log line; TensorBoard events beside it
 samples/         grids of fixed z and noise from G_ema: comparable from first to last
 snapshots/       G_ema alone, for generate.py
 ema_short.pt     G_ema over a quarter of its time, ema_long.pt over four times it: --more_ema
+best.pt          of all measured by --metric_every, the G_ema nearest to the photos
 latest.pt        the full state; previous.pt is the one before
+evaluation/      figures.json, by evaluate.py
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from reprlib import repr as brief
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
+from checkpoints import checkpoint
+from checkpoints.checkpoint import CheckpointError
+from common.cli import UserError
+from common.files import read_regular, replacing, sync
+from model import ModelConfig
 
-from common.cli import PSI, UserError
-from common.files import read_regular, replacing
-from common.images import grid, to_uint8, write_image
-from model import Generator, Stage
-
+CONFIG, LOG = "config.json", "log.jsonl"
+LATEST, PREVIOUS, NEXT, DAMAGED = "latest.pt", "previous.pt", "next.pt", "damaged.pt"
+BEST = "best.pt"
+AVERAGES = {"short": "ema_short.pt", "long": "ema_long.pt"}  # further ones of --more_ema
+SAMPLES, SNAPSHOTS, EVALUATION = "samples", "snapshots", "evaluation"
+FIGURES = "figures.json"  # in EVALUATION
 # What runs had before there were such flags.
 EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0, "more_ema": False}
 EARLIER |= {"w_dim": 512, "mapping_layers": 8}
-GRID = (4, 8)  # rows and columns of a sample grid
 
 
-def claim(folder: Path) -> IO[str]:
-    """Make the run folder and lock it until the returned file is closed or the process ends."""
-    try:
-        for part in ("samples", "snapshots"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        # Neither a link nor a FIFO may be there: one would be emptied, the other wait for ever.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        lock = open(os.open(folder / ".lock", flags, 0o666), "w")  # noqa: SIM115 - until the end
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: {error.strerror}; expected a folder to write to. Give another --out"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise UserError(
-            f"{folder}: another train.py is at work here; give another --out"
-        ) from error
-    for stale in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), folder / "next.pt"]:
-        stale.unlink(missing_ok=True)
-    _refuse_without_state(folder)
-    return lock
+def run_of(file: Path) -> Path:
+    """Return the run folder that a checkpoint is in; the folder it is in if that is none."""
+    folder = file.parent
+    if folder.absolute().name != SNAPSHOTS:
+        return folder
+    return folder.parent if folder.name else Path("..")
 
 
-def _refuse_without_state(folder: Path) -> None:
-    """Raise UserError where there are snapshots or a log, but no state that would go on from them.
+def snapshots(run: Path) -> list[Path]:
+    """Return the snapshots in a run folder, first to last."""
+    return sorted((run / SNAPSHOTS).glob("*.pt"), key=lambda p: (len(p.name), p.name))
 
-    A run that began anew here would overwrite them.
-    """
-    states = [folder / name for name in ("latest.pt", "previous.pt")]
-    log = folder / "log.jsonl"
-    begun = any((folder / "snapshots").glob("*.pt")) or (log.is_file() and log.stat().st_size > 0)
-    if begun and not any(map(os.path.lexists, states)):
-        raise UserError(
-            f"{folder}: a run without latest.pt and previous.pt; expected one of them, to go on "
-            f"from. Put it back, or give another --out, and --init_from {folder} for its weights"
-        )
+
+def snapshot(run: Path, iteration: int) -> Path:
+    """Return the path of one snapshot."""
+    return run / SNAPSHOTS / f"{iteration:06d}.pt"
+
+
+def average_of(file: Path) -> str:
+    """Return which of a run's further averages a checkpoint is: short, long or, for none, ""."""
+    return next((name for name, other in AVERAGES.items() if file.name == other), "")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return what the run was started with; nothing if it is new."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not os.path.lexists(path):
         return {}
     try:
@@ -93,132 +76,61 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {**EARLIER, **stored}
 
 
-def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str]:
-    """Return which settings differ from those of the run's start, of which only `free` may.
-
-    Raises UserError naming the first that may not.
-    """
-    before = read_config(folder)
-    changed = [key for key in asked if before and before.get(key) != asked[key]]
-    for key in changed:
-        if key == "data":
-            raise UserError(
-                f"{asked['lmdb']}: other photos than the run in {folder} was started with. "
-                "Give the same, or another --out"
-            )
-        if key not in free:
-            raise UserError(
-                f"--{key} {asked[key]}: the run in {folder} was started with {before.get(key)}. "
-                "Give the same, or another --out"
-            )
-    return [f"{key} {asked[key]} (was {before.get(key)})" for key in changed]
-
-
 def write_config(folder: Path, asked: dict[str, Any]) -> None:
     """Write what the run is asked for."""
-    with replacing(folder / "config.json") as file:
+    with replacing(folder / CONFIG) as file:
         file.write((json.dumps(asked, indent=1) + "\n").encode())
 
 
-class RunLog:
-    """Writes each record to log.jsonl and to TensorBoard, and each sample grid.
+def save_latest(run: Path, config: ModelConfig, entries: dict[str, Any]) -> None:
+    """Write `latest.pt` in the run folder and keep the one before as `previous.pt`."""
+    latest = run / LATEST
+    fresh = run / NEXT
+    checkpoint.save(fresh, config, entries)
+    if latest.exists():
+        os.replace(latest, run / PREVIOUS)
+    os.replace(fresh, latest)
+    sync(run)
 
-    Records after `iteration` are of a time that a killed run did not save: they are dropped.
-    What cannot be written is told once and does not end the run.
+
+def load_latest(run: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return the newest sound full state in a run folder, or None where there is none yet.
+
+    A damaged latest.pt is told, put aside as `damaged.pt`, so that the next save does not make it
+    the only state before, and the one before it used. Raises CheckpointError when that is damaged
+    too, and OSError.
     """
-
-    def __init__(self, folder: Path, iteration: int, tell: Callable[[str], None]) -> None:
-        self.folder, self.tell = folder, tell
-        self.failed = False
-        threading.excepthook = _no_traceback_of_the_disk
-        path = folder / "log.jsonl"
-        records = [(line, _iteration(line)) for line in _lines(path)]
-        damaged = sum(at is None for _, at in records)
-        if damaged:
-            tell(f"{path}: {damaged:,} damaged lines are left out; all others stay")
-        kept = [line for line, at in records if at is not None and at <= iteration]
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in kept]
-        with replacing(path) as file:
-            file.write(b"".join(kept))
-        self.file = path.open("a", buffering=1)
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=iteration + 1)
-
-    def write(self, iteration: int, record: dict[str, Any]) -> None:
-        """Add one record: figures, and names of what was found."""
-        self.records.append({"iteration": iteration, **record})
-        with self._going_on():
-            self.file.write(json.dumps(self.records[-1]) + "\n")
-            for name, value in record.items():
-                if isinstance(value, list):
-                    self.board.add_text(name, ", ".join(value), iteration)
-                else:
-                    self.board.add_scalar(name, value, iteration)
-
-    def show(self, iteration: int, sheet: Image.Image) -> None:
-        """Add a sample grid."""
-        with self._going_on():
-            write_image(sheet, self.folder / "samples" / f"{iteration:06d}.png")
-            self.board.add_image("samples", np.asarray(sheet), iteration, dataformats="HWC")
-
-    def close(self) -> None:
-        """Flush and close both."""
-        with self._going_on():
-            self.file.close()
-        with self._going_on():
-            self.board.close()
-
-    @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if not self.failed:
-                self.tell(f"{self.folder}: grids and log miss some ({error}); training goes on")
-            self.failed = True
-
-
-def _no_traceback_of_the_disk(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread is to raise its OSError at the next record only, where it is told."""
-    if not issubclass(args.exc_type, OSError):
-        threading.__excepthook__(args)
-
-
-def _lines(path: Path) -> list[bytes]:
-    """Return the lines of a log, without the half of one that a killed run may end with."""
-    if not os.path.lexists(path):
-        return []
-    lines = read_regular(path).splitlines(keepends=True)
-    return lines[:-1] if lines and not lines[-1].endswith(b"\n") else lines
-
-
-def _iteration(line: bytes) -> int | None:
-    """Return which iteration a record is of; None where the line is none, as after a power cut."""
+    latest, previous = run / LATEST, run / PREVIOUS
+    if not os.path.lexists(latest):  # a link that leads nowhere is a damaged one
+        return checkpoint.load(previous) if previous.exists() else None
     try:
-        found = json.loads(line)["iteration"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return found if type(found) is int else None
+        return checkpoint.load(latest)
+    except CheckpointError as error:
+        if not previous.exists():
+            raise
+        entries = checkpoint.load(previous)
+        os.replace(latest, run / DAMAGED)
+        tell(f"{error}; it is now {DAMAGED}; using {PREVIOUS}")
+        return entries
 
 
-class SampleSheet:
-    """The same faces from first to last: z and noise are drawn once, from the run's seed."""
+def find(path: Path) -> Path:
+    """Return the file meant by `path`: itself, or in a run folder the newest full state.
 
-    def __init__(self, G: Generator, seed: int, device: torch.device) -> None:
-        n_row, self.n_col = GRID
-        rng = torch.Generator(device).manual_seed(seed)
-        self.z = torch.randn(n_row * self.n_col, G.config.z_dim, generator=rng, device=device)
-        self.noise = G.draw_noise(len(self.z), G.config.resolution, rng)
-        self.resolution = G.config.resolution
+    Raises CheckpointError for a folder with neither.
+    """
+    return candidates(path)[0]
 
-    @torch.no_grad()
-    def draw(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Image.Image:
-        """Return the sheet at the largest resolution, whatever the stage's is.
 
-        Truncated as generate.py's are by default: what is seen here is what one gets there.
-        """
-        ws = G.truncate(G.broadcast(G.mapping(self.z)), PSI)
-        images = G.synthesis(ws, stage, self.noise, dtype)
-        times = self.resolution // stage.resolution
-        return grid(
-            to_uint8(images).repeat_interleave(times, 2).repeat_interleave(times, 3), self.n_col
-        )
+def candidates(path: Path) -> list[Path]:
+    """Return `path`, or all checkpoints of a run folder: full states first, each newest first.
+
+    Raises CheckpointError for a folder with none.
+    """
+    if not path.is_dir():
+        return [path]
+    states = [path / LATEST, path / PREVIOUS]
+    found = [p for p in (*states, *reversed(snapshots(path))) if p.exists()]
+    if not found:
+        raise CheckpointError(f"{path}: no checkpoint in this folder; expected a run of train.py")
+    return found

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TextIO
 
 MAX_SEED = 2**63 - 1
 EXIT_CODES: dict[int, int] = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
+FIRST_SIZE = 8  # px, where growth begins; a plan begins short runs higher
 STEPS = 100  # of a projection: mixes still look like faces; more draw the photo, not the face
 OUT_OF_MEMORY = "out of memory; try --device cpu"
 PSI = 0.7  # truncation of samples unless told otherwise (Karras et al. 2019, sec. 2, fig. 2)

@@ -183,7 +183,7 @@ def draw(faces: Faces, args: argparse.Namespace, done: Callable[[int], object]) 
 
     Layers before the border are A's, the others B's; all share one noise.
     """
-    from outputs.grids import SHARED_NOISE
+    from sampling.sampler import SHARED_NOISE
 
     seeds = range(2 * args.pairs)
     a, b = (faces.ws(part, args.psi) for part in (seeds[: args.pairs], seeds[args.pairs :]))

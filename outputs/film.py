@@ -11,8 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from checkpoints.run_folder import SAMPLES
 from common.images import write_image
 
+FILM_PX = 256  # smaller frames are enlarged to it
 FILM_QUALITY = 85  # of WebP
 PROGRESS_FRAMES = 120  # at most, evenly spaced over the run
 PROGRESS_MS = 100  # of each frame but the last
@@ -78,7 +80,7 @@ def progress_paths(run: Path) -> list[Path]:
 
     Raises OSError where there is none.
     """
-    found = [path for path in (run / "samples").glob("*.png") if path.stem.isdecimal()]
+    found = [path for path in (run / SAMPLES).glob("*.png") if path.stem.isdecimal()]
     if not found:
         raise OSError(f"{run / 'samples'}: no sample grids; expected those of a run of train.py")
     found.sort(key=lambda path: int(path.stem))

@@ -7,64 +7,28 @@ generate.py's.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from common.cli import UserError
 from common.images import grid, write_image
-from outputs.film import enlarge, write_film
+from outputs.film import FILM_PX, enlarge, write_film
+from outputs.job import Job
 from sampling.latents import Latents, save_latents
-from sampling.sampler import PARTS, Faces, refuse_alike, replace_layers, walk
+from sampling.sampler import (
+    PARTS,
+    SHARED_NOISE,
+    Faces,
+    find_layers,
+    refuse_alike,
+    replace_layers,
+    walk,
+)
 
 MAX_SHEET = 2**26  # pixels of one picture: 8192 x 8192, what viewers still open
 MAX_FILM = 2**28  # pixels of all frames, which are held in memory: 0.8 GB
-FILM_PX = 256  # smaller frames are enlarged to it
-SHARED_NOISE = 0  # the seed of the noise of all mixes and film frames: only styles differ there
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to draw with, what was asked for, where it goes, and the bar that moves with it."""
-
-    faces: Faces
-    args: argparse.Namespace
-    out: Path
-    bar: tqdm[Any]
-
-    latents: Latents | None = None  # what --w_in holds, in place of the seeds
-
-    def some(self, numbers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Return styles and noise of some of the faces asked for: of --w_in, else of seeds."""
-        if self.latents:
-            chosen = torch.as_tensor(numbers)
-            return self.latents.ws[chosen], [maps[chosen] for maps in self.latents.noise]
-        return self.faces.ws(numbers, self.args.psi), self.faces.noise(numbers)
-
-    def path(self, name: str) -> Path:
-        """Return the path of a picture about to be written; its folder is there from now on."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        return self.out / name
-
-    def single(self, number: int) -> str:
-        """Return the file name of one picture of --singles."""
-        return f"{'face' if self.latents else 'seed'}{number:04d}.png"
-
-    def label(self, number: int) -> str:
-        """Return what one of the faces asked for is called on a sheet."""
-        return f"{'face' if self.latents else 'seed'} {number}"
-
-    def render(self, ws: Tensor, noise: list[Tensor]) -> Iterator[Tensor]:
-        """Yield uint8 images batch by batch, as Faces.render does; they share one noise."""
-        for batch in ws.split(self.faces.batch):
-            yield self.faces.render(batch, noise)
-            self.bar.update(len(batch))
 
 
 def draw_samples(job: Job) -> list[str]:
@@ -126,22 +90,6 @@ def choose_mixes(args: argparse.Namespace, faces: Faces) -> dict[str, range]:
     if args.mix_layers:
         return {name: find_layers(faces, name, "--mix_layers") for name in args.mix_layers}
     return {name: faces.part(name) for name in PARTS if faces.part(name)}
-
-
-def find_layers(faces: Faces, name: str, flag: str) -> range:
-    """Return the layers called `name`, such as coarse or 0-3; UserError if they are not in use."""
-    if name in PARTS:
-        layers = faces.part(name)
-    else:
-        first, _, last = name.partition("-")
-        layers = range(int(first), int(last or first) + 1)
-    if not layers or layers.stop > faces.layers:
-        raise UserError(
-            f"{flag} {name}: expected layers within 0-{faces.layers - 1}, which are in use at "
-            f"{faces.stage.resolution} px",
-            2,
-        )
-    return layers
 
 
 def draw_mixes(job: Job, mixes: dict[str, range]) -> list[str]:
@@ -210,11 +158,3 @@ def planned(args: argparse.Namespace, faces: Faces, mixes: int) -> int:
     left, top = map(len, args.mix_seeds)
     sources = left + top
     return samples + sources + mixes * left * top + film_length(args, faces.stage.resolution)
-
-
-def default_out(file: Path, name: str = "generated") -> Path:
-    """Return the folder `name` in the run folder of a checkpoint, or beside it if in none."""
-    folder = file.parent
-    if folder.absolute().name == "snapshots":
-        folder = folder.parent if folder.name else Path("..")
-    return folder / name

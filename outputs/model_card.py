@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.run_folder import read_config
+from checkpoints.run_folder import EVALUATION, FIGURES, LOG, read_config, run_of
 from common.cli import UserError
 from common.files import replacing
 from data.lmdb_format import read_catalogue, reading
 from sampling.latents import fingerprint
 from sampling.sampler import Faces
 
-FIGURES = Path("evaluation", "figures.json")  # in a run folder, by evaluate.py
 UNKNOWN = "unknown"  # the licence, unless one is given; a name that Hugging Face knows
 NO_LICENCE = """: nobody has given one. Whoever passes this on must, and the terms under which the
 photos were had come first."""
@@ -51,8 +50,7 @@ class Subject:
     @property
     def run(self) -> Path:
         """Return the run folder, as far as the file is in one."""
-        folder = self.file.parent
-        return folder.parent if folder.absolute().name == "snapshots" else folder
+        return run_of(self.file)
 
 
 def write_card(path: Path, subject: Subject, title: str, licence: str, use: Sequence[str]) -> None:
@@ -122,7 +120,7 @@ def cost(subject: Subject) -> str:
     config = read_config(subject.run)
     if config.get("batch"):
         text += f" of {config['batch']} ({config.get('precision')})"
-    seconds = training_seconds(subject.run / "log.jsonl", nimg)
+    seconds = training_seconds(subject.run / LOG, nimg)
     if seconds is None:
         return f"{text}; in what time is not known."
     where = f" (device {config.get('device')}, CPU threads: {config.get('threads')})"
@@ -150,7 +148,7 @@ def training_seconds(log: Path, nimg: int) -> float | None:
 def read_figures(subject: Subject) -> dict[str, Any]:
     """Return what evaluate.py wrote of the run, or nothing if there is nothing to be read."""
     try:
-        return dict(json.loads((subject.run / FIGURES).read_text()))
+        return dict(json.loads((subject.run / EVALUATION / FIGURES).read_text()))
     except (OSError, ValueError):
         return {}
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
+from checkpoints.run_folder import candidates
 from common.cli import UserError
 from common.images import to_uint8
 from model import Generator, Stage
@@ -27,6 +28,7 @@ BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1024)}
 SPREAD_SEEDS = range(1024)  # whose w tell how far w spreads
 Z, NOISE = 0, 1  # what the random numbers of a seed are for
+SHARED_NOISE = 0  # the seed of the noise of all mixes and film frames: only styles differ there
 
 
 class Faces:
@@ -149,7 +151,7 @@ def load_faces(
     In a run folder the newest sound file is used, and each damaged one is told. Raises
     CheckpointError.
     """
-    choices = checkpoint.candidates(path)
+    choices = candidates(path)
     for file in choices:
         try:
             G, entries = checkpoint.load_generator(file, device)
@@ -173,3 +175,19 @@ def read_stage(path: Path, G: Generator, entries: dict[str, Any]) -> Stage:
     if not sound or (resolution == 4 and alpha < 1):
         raise CheckpointError(f"{path}: unusable stage {brief(stored)}")
     return Stage(resolution, float(alpha))
+
+
+def find_layers(faces: Faces, name: str, flag: str) -> range:
+    """Return the layers called `name`, such as coarse or 0-3; UserError if they are not in use."""
+    if name in PARTS:
+        layers = faces.part(name)
+    else:
+        first, _, last = name.partition("-")
+        layers = range(int(first), int(last or first) + 1)
+    if not layers or layers.stop > faces.layers:
+        raise UserError(
+            f"{flag} {name}: expected layers within 0-{faces.layers - 1}, which are in use at "
+            f"{faces.stage.resolution} px",
+            2,
+        )
+    return layers

@@ -20,6 +20,7 @@ ROOMS = (
     "training",
     "web",
 )
+SCRIPTS = {"prepare_data", "train", "generate", "project", "evaluate", "export", "explore"}
 FOLDERS = (".", *ROOMS, "demo", "benchmarks", "experiments")
 PROGRAMS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 
@@ -36,6 +37,49 @@ def test_functions_and_modules_keep_to_their_budgets(path: Path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES, node.name
+
+
+def imported(path: Path) -> set[str]:
+    """Return the first names of all modules that a file imports anywhere, also in functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def contracts() -> dict[str, set[str]]:
+    """Return what each room may import, as CONTRIBUTING.md draws it."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    return {room: set(re.findall(r"\w+", others)) for room, others in rows}
+
+
+def test_rooms_import_what_the_drawing_says_and_each_lies_below_the_rooms_it_imports():
+    drawn = contracts()
+    rooms = list(drawn)
+    assert {*ROOMS, "model", "dataset"} == set(rooms)
+    for room, others in drawn.items():
+        assert all(rooms.index(other) < rooms.index(room) for other in others), room
+        files = [ROOT / f"{room}.py"] if room not in ROOMS else (ROOT / room).glob("*.py")
+        ours = set().union(*map(imported, files)) & (drawn.keys() | SCRIPTS) - {room}
+        assert ours == others, room
+
+
+def test_only_tests_import_scripts_and_a_script_calls_one_room():
+    for name in SCRIPTS:
+        assert len(imported(ROOT / f"{name}.py") & (set(ROOMS) - {"common"})) == 1, name
+    others = [path for path in PROGRAMS if path.stem not in SCRIPTS]
+    assert [str(path) for path in others if imported(path) & SCRIPTS] == []
+
+
+def test_a_room_begins_with_its_contract():
+    for room in ROOMS:
+        (docstring,) = ast.parse((ROOT / room / "__init__.py").read_text()).body
+        assert isinstance(docstring, ast.Expr), room
 
 
 def test_no_tracked_file_names_a_machine():

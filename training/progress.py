@@ -11,8 +11,8 @@ from tqdm import tqdm
 from common.cli import Forgiving, tell
 from common.device import memory_gb
 from model import Stage
+from training.config import TrainConfig
 from training.growth import Growth
-from training.step import TrainConfig
 
 Costs = dict[int, float]  # seconds an image takes at each resolution
 SHOW_SECONDS = 10.0  # that the bar may stand still between two records, where a step takes long

@@ -2,31 +2,112 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError, NotFiniteError
+from checkpoints.run_folder import (
+    CONFIG,
+    LATEST,
+    LOG,
+    NEXT,
+    PREVIOUS,
+    SAMPLES,
+    SNAPSHOTS,
+    candidates,
+    find,
+    load_latest,
+    read_config,
+    save_latest,
+    snapshot,
+    snapshots,
+)
 from common.cli import UserError
-from training.step import TrainConfig, TrainState
+from training.config import TrainConfig
+from training.state import TrainState
 
 HALVINGS = 3  # of the learning rates of a run whose numbers overflow, before it stops
 
 Tell = Callable[[str], None]
 
 
-def save(state: TrainState, config: TrainConfig, run: Path, snapshot: bool = False) -> None:
-    """Write the full state and, for a snapshot, G_ema alone under its iteration.
+def claim(folder: Path) -> IO[str]:
+    """Make the run folder and lock it until the returned file is closed or the process ends."""
+    try:
+        for part in (SAMPLES, SNAPSHOTS):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        # Neither a link nor a FIFO may be there: one would be emptied, the other wait for ever.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = open(os.open(folder / ".lock", flags, 0o666), "w")  # noqa: SIM115 - until the end
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}; expected a folder to write to. Give another --out"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UserError(
+            f"{folder}: another train.py is at work here; give another --out"
+        ) from error
+    for stale in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), folder / NEXT]:
+        stale.unlink(missing_ok=True)
+    _refuse_without_state(folder)
+    return lock
+
+
+def _refuse_without_state(folder: Path) -> None:
+    """Raise UserError where there are snapshots or a log, but no state that would go on from them.
+
+    A run that began anew here would overwrite them.
+    """
+    states = [folder / name for name in (LATEST, PREVIOUS)]
+    log = folder / LOG
+    begun = bool(snapshots(folder)) or (log.is_file() and log.stat().st_size > 0)
+    if begun and not any(map(os.path.lexists, states)):
+        raise UserError(
+            f"{folder}: a run without latest.pt and previous.pt; expected one of them, to go on "
+            f"from. Put it back, or give another --out, and --init_from {folder} for its weights"
+        )
+
+
+def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str]:
+    """Return which settings differ from those of the run's start, of which only `free` may.
+
+    Raises UserError naming the first that may not.
+    """
+    before = read_config(folder)
+    changed = [key for key in asked if before and before.get(key) != asked[key]]
+    for key in changed:
+        if key == "data":
+            raise UserError(
+                f"{asked['lmdb']}: other photos than the run in {folder} was started with. "
+                "Give the same, or another --out"
+            )
+        if key not in free:
+            raise UserError(
+                f"--{key} {asked[key]}: the run in {folder} was started with {before.get(key)}. "
+                "Give the same, or another --out"
+            )
+    return [f"{key} {asked[key]} (was {before.get(key)})" for key in changed]
+
+
+def save(state: TrainState, config: TrainConfig, run: Path, keep: bool = False) -> None:
+    """Write the full state and, to keep it, a snapshot: G_ema alone under its iteration.
 
     Further averages are written beside it as ema_short.pt and ema_long.pt, in place of the last.
     Raises UserError where the disk does not take it, and NotFiniteError.
     """
     entries = {**state.entries(), "stage": list(config.growth.at(state.nimg))}
     try:
-        checkpoint.save_latest(run, state.config, entries)
-        if snapshot:
+        save_latest(run, state.config, entries)
+        if keep:
             few = {key: entries[key] for key in ("G_ema", "iteration", "nimg", "stage")}
-            checkpoint.save(run / "snapshots" / f"{state.iteration:06d}.pt", state.config, few)
+            checkpoint.save(snapshot(run, state.iteration), state.config, few)
             for name in state.more_ema:
                 other = {**few, "G_ema": entries[name]}
                 checkpoint.save(run / f"{name.removeprefix('G_')}.pt", state.config, other)
@@ -42,16 +123,16 @@ def resume(state: TrainState, run: Path, tell: Tell) -> bool:
 
     Raises CheckpointError, also for the state of a run with other networks.
     """
-    entries = checkpoint.load_latest(run, tell)
+    entries = load_latest(run, tell)
     if entries is None:
         return False
-    if not (run / "config.json").exists():
+    if not (run / CONFIG).exists():
         tell(f"{run}: no config.json; with which flags it was started is not known")
     try:
         state.restore(entries)
     except (CheckpointError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{checkpoint.find(run)}: not a state of this run ({error}); expected the one it "
+            f"{find(run)}: not a state of this run ({error}); expected the one it "
             "wrote. Put that back, or give another --out"
         ) from error
     return True
@@ -59,7 +140,7 @@ def resume(state: TrainState, run: Path, tell: Tell) -> bool:
 
 def start_from(state: TrainState, path: Path, tell: Tell) -> None:
     """Take the weights of another run or snapshot, and tell what could not be taken."""
-    choices = checkpoint.candidates(path)
+    choices = candidates(path)
     for found in choices:
         try:
             entries = checkpoint.load(found)

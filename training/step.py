@@ -6,22 +6,18 @@ that was never stopped.
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.checkpoint import CheckpointError, described, first_difference
-from common.device import DTYPES
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
-from model import Discriminator, Generator, ModelConfig, Stage, update_ema
+from model import Discriminator, Generator, Stage, update_ema
 from training import distributed
-from training.augment import SPEED, Ada, augment, draw
-from training.growth import Growth
+from training.augment import augment, draw
+from training.config import TrainConfig
 from training.losses import (
     D_LOSS,
     G_LOSS,
@@ -32,161 +28,11 @@ from training.losses import (
     r1_r2_penalty,
     wgan_gradient_penalty,
 )
-from training.restoring import read_clock, restore_adam, restore_plain
+from training.state import MORE_EMA, TrainState
 
-MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # further averages, and how long relative to it
 EMA_RAMP = 0.05  # the half-life is at most this share of the images seen (Karras et al. 2020, ADA)
-ADAM_BETAS = (0.0, 0.99)  # Karras et al. 2018, app. A.1
 
 Stats = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Every setting that the numbers of a run depend on; train.py's flags hold the defaults.
-
-    `phase` and `ema` are in images, `mixing` and `augment_p` are probabilities, `r1_every` is in
-    iterations, `freeze_d` in resolutions.
-    """
-
-    init_size: int
-    max_size: int
-    iterations: int
-    batch: int
-    phase: int
-    lr: float
-    d_lr: float
-    loss: str
-    r1_gamma: float
-    r1_every: int
-    mixing: float
-    ema: int
-    more_ema: bool
-    augment: str
-    augment_p: float
-    freeze_d: int
-    mirror: bool
-    precision: str
-    seed: int
-
-    @property
-    def growth(self) -> Growth:
-        """Return the resolution schedule."""
-        return Growth(self.init_size, self.max_size, self.phase)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return what convolutions compute in."""
-        return DTYPES[self.precision]
-
-
-class TrainState:
-    """All that changes while training: networks, optimizers, scaler, augmentation, the clock."""
-
-    def __init__(self, model: ModelConfig, config: TrainConfig, device: torch.device) -> None:
-        torch.manual_seed(config.seed)
-        self.config = model
-        self.device = device
-        self.G, self.G_ema = Generator(model).to(device), Generator(model).to(device)
-        self.D = Discriminator(model).to(device)
-        for network in (self.G, self.D, self.G_ema):
-            network.to(memory_format=torch.channels_last)
-        self.G_ema.load_state_dict(self.G.state_dict())
-        self.G_ema.eval().requires_grad_(False)
-        more = MORE_EMA if config.more_ema else ()
-        self.more_ema = {name: copy.deepcopy(self.G_ema) for name in more}
-        self.opt_G = adam(self.G, config.lr)
-        self.opt_D = adam(self.D, config.d_lr)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self.ada = Ada(SPEED, config.augment_p if config.augment == "fixed" else 0.0, device)
-        self.frozen = self.D.names_of_largest(config.freeze_d)
-        self.let_d_learn(True)
-        self.iteration = 0
-        self.nimg = 0
-
-    def compile(self, backend: Any = "inductor") -> None:
-        """Let G and D be compiled at their first call in each stage (and once more for alpha)."""
-        from torch import _dynamo  # takes a second to import
-
-        _dynamo.config.recompile_limit = 64  # the default of 8 would give up at the third stage
-        self.G.synthesis.compile(backend=backend)
-        self.D.compile(backend=backend)
-
-    def let_d_learn(self, learns: bool) -> None:
-        """Let D's parameters have gradients or not; those that are frozen never have."""
-        for name, parameter in self.D.named_parameters():
-            parameter.requires_grad_(learns and name not in self.frozen)
-
-    @property
-    def lr(self) -> float:
-        """Return G's learning rate, as it now is."""
-        return float(self.opt_G.param_groups[0]["lr"])
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """Return everything with a state_dict, by its name in the checkpoint."""
-        names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler", "ada")
-        return {name: getattr(self, name) for name in names} | self.more_ema
-
-    def entries(self) -> dict[str, Any]:
-        """Return the whole state for `checkpoint.save`."""
-        states = {name: part.state_dict() for name, part in self.parts.items()}
-        return {**states, "iteration": self.iteration, "nimg": self.nimg}
-
-    def restore(self, entries: dict[str, Any]) -> None:
-        """Take the whole state from `entries`, as it was at that iteration.
-
-        That of augmentation stays as it is where the run is from before there was any.
-        Raises CheckpointError that tells the first difference, if they are not of such a run, or
-        ValueError, KeyError, TypeError or AttributeError.
-        """
-        for name in ("G", "D", "G_ema", *self.more_ema):
-            difference = first_difference(self.parts[name], entries.get(name, {}))
-            if difference:
-                raise CheckpointError(f"{name}.{difference}")
-        for name in ("G", "D", "G_ema", *self.more_ema):
-            self.parts[name].load_state_dict(dict(entries[name]))
-        for name in ("opt_G", "opt_D"):
-            restore_adam(self.parts[name], entries[name])
-        restore_plain(self.scaler, entries["scaler"])
-        if "ada" in entries:
-            restore_plain(self.ada, entries["ada"])
-        self.iteration, self.nimg = (read_clock(entries, name) for name in ("iteration", "nimg"))
-
-    def start_from(self, entries: dict[str, Any]) -> list[str]:
-        """Take weights of another run, where it has them; return the networks that start anew.
-
-        G starts from G_ema where the file is a snapshot. Resolutions only one of the two has
-        are left as they are; CheckpointError if what both have differs in shape (another width),
-        or if what is to stay frozen is not there.
-        """
-        sources = {"G": entries.get("G", entries["G_ema"]), "G_ema": entries["G_ema"]}
-        sources |= {name: entries["G_ema"] for name in self.more_ema}
-        sources["D"] = entries.get("D", {})
-        for name, weights in sources.items():
-            own = self.parts[name].state_dict()
-            if not isinstance(weights, dict):
-                raise CheckpointError(f"{name} is no dict of weights; expected one of train.py")
-            for key in own.keys() & weights.keys():
-                there, here = described(weights[key]), described(own[key])
-                if there != here:
-                    raise CheckpointError(
-                        f"{name}.{key} is {there} there and {here} here; expected the same "
-                        "--width, --w_dim and --mapping_layers"
-                    )
-                own[key].copy_(weights[key])
-        missing = self.frozen - sources["D"].keys()
-        if missing:
-            raise CheckpointError(
-                f"no D.{min(missing)} in it; expected what --freeze_d keeps. Give a full state "
-                "(latest.pt) of a run to this --max_size, or leave out --freeze_d"
-            )
-        return [name for name, weights in sources.items() if not weights]
-
-
-def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
-    """Return the optimizer of one network."""
-    return torch.optim.Adam(network.parameters(), lr, betas=ADAM_BETAS, eps=1e-8, fused=True)
 
 
 def step_rng(seed: int, iteration: int, device: torch.device) -> torch.Generator:

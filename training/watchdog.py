@@ -10,20 +10,10 @@ from collections.abc import Callable
 from statistics import mean, median, median_low
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from common.images import shrink, to_float
-from dataset import ImageBank
-from model import Generator, Stage
 from training.augment import P_MAX
 
 Record = dict[str, Any]
 
-PHOTOS = 128  # whose differences are the measure of variety
-SAMPLES = 16
-COARSE = 8  # px: below, differences are of faces and colours; noise and sharpness do not count
 NEEDED = {"D_loss", "real_logit", "fake_logit", "resolution", "alpha"}  # others may be missing
 WINDOW = 10  # records that must agree, all of one resolution that is faded in
 D_WINS = 0.1  # D's loss; good runs on drawn faces begin at 0.2
@@ -45,35 +35,6 @@ class Finding(NamedTuple):
 
     name: str
     sentence: str
-
-
-class Variety:
-    """How much samples differ from each other, in terms of how much the photos do: about 1."""
-
-    def __init__(self, bank: ImageBank, G: Generator, seed: int) -> None:
-        chosen = np.linspace(0, bank.count - 1, min(PHOTOS, bank.count)).round().astype(int)
-        self.photos = to_float(bank.take(chosen))
-        rng = torch.Generator(self.photos.device).manual_seed(seed)
-        self.z = torch.randn(SAMPLES, G.config.z_dim, generator=rng, device=rng.device)
-        self.noise = G.draw_noise(SAMPLES, G.config.resolution, rng)
-
-    @torch.no_grad()
-    def measure(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Record:
-        """Return the ratio for samples of `stage`, unless the photos are alike themselves.
-
-        The z and noise are the same each time, and nobody else's.
-        """
-        size = min(COARSE, stage.resolution)
-        photos = spread(self.photos, size)
-        if not photos > 0:
-            return {}
-        samples = G.synthesis(G.broadcast(G.mapping(self.z)), stage, self.noise, dtype)
-        return {"variety": spread(samples.clamp(-1, 1), size) / photos}
-
-
-def spread(images: Tensor, size: int) -> float:
-    """Return the mean distance of two of the images [N, 3, R, R] at `size` px; NaN for one."""
-    return float(torch.pdist(shrink(images.float(), size).flatten(1)).mean())
 
 
 def told(records: list[Record]) -> list[str]:

@@ -20,15 +20,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from checkpoints import checkpoint
+from checkpoints.run_folder import run_of, snapshots
 from common.device import DTYPES, choose_precision
 from common.images import write_image
-from outputs.film import enlarge, write_film
-from outputs.grids import FILM_PX, Job
+from outputs.film import FILM_PX, enlarge, write_film
+from outputs.job import Job
 from outputs.sheet import difference, heat
+from outputs.third_face import MOST, draw_crossover
 from sampling.directions import COUNT, factorise
 from sampling.folded import folded
 from sampling.latents import Latents, load_latents, save_latents
-from sampling.mixing import MOST, Face, blend, draw_crossover
+from sampling.mixing import Face, blend
 from sampling.projector import Projector, as_trained, read_photos
 from sampling.sampler import PARTS, Faces, read_stage, walk
 
@@ -232,8 +234,7 @@ def old_maker(path: Path, device: torch.device) -> tuple[Maker, int | None]:
 
 def snapshots_beside(file: Path) -> list[Path]:
     """Return snapshots of the run that a checkpoint is from, first to last, evenly spaced."""
-    folder = file.parent if file.parent.name == "snapshots" else file.parent / "snapshots"
-    found = sorted(folder.glob("*.pt"), key=lambda path: (len(path.name), path.name))
+    found = snapshots(run_of(file))
     count = min(len(found), STOPS)
     return [found[i * (len(found) - 1) // max(1, count - 1)] for i in range(count)]
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from common.cli import UserError
 from data.photos import PhotoError, encode
-from outputs.film import enlarge
-from outputs.grids import FILM_PX
+from outputs.film import FILM_PX, enlarge
 from web.backend import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
 from web.texts import reason, say, whole
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from checkpoints import checkpoint
+from checkpoints import checkpoint, run_folder
 from checkpoints.checkpoint import CheckpointError
 from model import Generator, ModelConfig
 
@@ -124,7 +124,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
 
 def test_the_state_before_the_latest_is_kept(tmp_path: Path) -> None:
     for seed in range(3):
-        checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(seed), "iteration": seed})
+        run_folder.save_latest(tmp_path, CONFIG, {"G_ema": weights(seed), "iteration": seed})
     assert names(tmp_path) == {"latest.pt", "previous.pt"}
     assert checkpoint.load(tmp_path / "latest.pt")["iteration"] == 2
     assert checkpoint.load(tmp_path / "previous.pt")["iteration"] == 1
@@ -134,7 +134,7 @@ def test_the_state_before_the_latest_is_kept(tmp_path: Path) -> None:
 def test_a_save_stopped_between_its_renames_loses_no_whole_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
-    checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(), "iteration": 1})
+    run_folder.save_latest(tmp_path, CONFIG, {"G_ema": weights(), "iteration": 1})
     replace = os.replace
     calls: list[object] = []
 
@@ -147,21 +147,21 @@ def test_a_save_stopped_between_its_renames_loses_no_whole_state(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(), "iteration": 2})
-    entries = checkpoint.load_latest(tmp_path, pytest.fail)
+            run_folder.save_latest(tmp_path, CONFIG, {"G_ema": weights(), "iteration": 2})
+    entries = run_folder.load_latest(tmp_path, pytest.fail)
     assert entries
     assert entries["iteration"] == 1
-    assert checkpoint.load(checkpoint.find(tmp_path))["iteration"] == 1
+    assert checkpoint.load(run_folder.find(tmp_path))["iteration"] == 1
 
 
 def test_a_damaged_latest_is_told_and_the_one_before_it_used(tmp_path: Path) -> None:
     told: list[str] = []
-    assert checkpoint.load_latest(tmp_path, told.append) is None
+    assert run_folder.load_latest(tmp_path, told.append) is None
     for seed in range(2):
-        checkpoint.save_latest(tmp_path, CONFIG, {"G_ema": weights(seed), "iteration": seed})
+        run_folder.save_latest(tmp_path, CONFIG, {"G_ema": weights(seed), "iteration": seed})
     latest, previous = tmp_path / "latest.pt", tmp_path / "previous.pt"
     os.truncate(latest, latest.stat().st_size // 2)
-    entries = checkpoint.load_latest(tmp_path, told.append)
+    entries = run_folder.load_latest(tmp_path, told.append)
     assert entries
     assert entries["iteration"] == 0
     assert len(told) == 1
@@ -169,18 +169,18 @@ def test_a_damaged_latest_is_told_and_the_one_before_it_used(tmp_path: Path) -> 
     assert told[0].endswith("it is now damaged.pt; using previous.pt")
     os.truncate(previous, 10)
     with pytest.raises(CheckpointError, match=r"previous\.pt: truncated"):
-        checkpoint.load_latest(tmp_path, told.append)
+        run_folder.load_latest(tmp_path, told.append)
 
 
 def test_a_run_folder_means_its_latest_state_or_else_its_last_snapshot(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
-        checkpoint.find(tmp_path)
+        run_folder.find(tmp_path)
     (tmp_path / "snapshots").mkdir()
     snapshots = ("snapshots/000010.pt", "snapshots/990000.pt", "snapshots/1000000.pt")
     for name in (*snapshots, "previous.pt", "latest.pt"):
         (tmp_path / name).touch()
-        assert checkpoint.find(tmp_path) == tmp_path / name
-    assert checkpoint.find(tmp_path / "previous.pt") == tmp_path / "previous.pt"
+        assert run_folder.find(tmp_path) == tmp_path / name
+    assert run_folder.find(tmp_path / "previous.pt") == tmp_path / "previous.pt"
 
 
 def test_a_flipped_bit_anywhere_in_the_numbers_is_found(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import train
 from checkpoints import checkpoint
 from model import ModelConfig
 from tests.support.run import fork
-from training.step import TrainState
+from training.config import train_config
+from training.state import TrainState
 
 DATA = Path(__file__).parents[1] / "fixtures"
 FORMATS = sorted(DATA.glob("format_*.pt"))
@@ -49,7 +50,7 @@ def test_t27_state_of_an_older_version(path: Path, tmp_path: Path) -> None:
     entries = checkpoint.load(path)
     args = train.parse_args([str(tmp_path), "--init_size", "4", "--max_size", "8"])
     cpu = torch.device("cpu")
-    state = TrainState(ModelConfig(**entries["model"]), train.train_config(args, cpu, {}), cpu)
+    state = TrainState(ModelConfig(**entries["model"]), train_config(args, cpu, {}), cpu)
     state.restore(entries)
     assert (state.iteration, state.nimg) == (2, 12)
     for key, value in state.entries()["G"].items():

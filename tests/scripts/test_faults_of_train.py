@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from checkpoints import checkpoint
+from checkpoints.run_folder import find
 from tests.support.run import (
     ENV,
     bound_by_modes,
@@ -466,7 +467,7 @@ def kill_and_resume(lmdb: Path, unbroken: tuple[Path, float], folder: Path, time
             code = ended.code
             kills += code == -9
             if (out / "latest.pt").exists():
-                seen.add(checkpoint.load(checkpoint.find(out))["stage"][0])
+                seen.add(checkpoint.load(find(out))["stage"][0])
         assert code == 0, ended.err
         assert_same_run(out, expected)
         shutil.rmtree(out)
@@ -504,14 +505,14 @@ import torch
 def arm():
     os.fsync, os.replace = counting(os.fsync), counting(os.replace)
     torch.save = counting(torch.save)
-from checkpoints import checkpoint
+from training import recovery
 from training import step as training
-save = checkpoint.save_latest
+save = recovery.save_latest
 def save_latest(run, config, entries):
     if entries["iteration"] and calls == 0:
         arm()
     return save(run, config, entries)
-checkpoint.save_latest = save_latest
+recovery.save_latest = save_latest
 """
 KILL_IN_WRITE = """
 import resource, signal
@@ -542,7 +543,7 @@ def test_t15_killed_inside_the_save(
         if ended.code == 0:
             break
         assert ended.code == -9, ended.err
-        iteration = checkpoint.load(checkpoint.find(out))["iteration"]
+        iteration = checkpoint.load(find(out))["iteration"]
         assert iteration >= last
         last = iteration
         if n == 12:  # every point of a save is behind us
@@ -708,9 +709,9 @@ def test_t19_disk_full(tiny_lmdb: Path, tmp_path: Path) -> None:
     assert checkpoint.load(kept / "run" / "latest.pt")["iteration"] == 0
     assert not list(kept.rglob("*.tmp"))
 
-    full = "from checkpoints import run_folder\n"
+    full = "from training import log\n"
     full += "def write(*args): raise OSError(28, 'No space left on device', str(args[1]))\n"
-    full += "run_folder.write_image = write\n"
+    full += "log.write_image = write\n"
     ended = fork("train.py", *flags(tiny_lmdb, tmp_path / "run"), patch=full).succeeded()
     assert ended.told
     assert all("No space left" in line for line in ended.told)

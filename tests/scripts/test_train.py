@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from checkpoints import checkpoint, run_folder
+from training.config import TrainConfig, train_config
 from training.growth import Growth
 from training.progress import Meter, clock, seconds_left
-from training.step import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--init_size", "4", "--max_size", "8", "--width", "0.03", "--batch", "4"]
@@ -181,19 +181,19 @@ def test_each_flag_reaches_the_setting_it_names(tmp_path: Path) -> None:
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     flags += ["--no_mirror", "--more_ema", "--init_from", "other"]
     args = train.parse_args([str(tmp_path), *flags])
-    config = train.train_config(args, torch.device("cpu"), {})
+    config = train_config(args, torch.device("cpu"), {})
     assert config == TrainConfig(mirror=False, more_ema=True, **given)  # type: ignore[arg-type]
 
 
 def test_defaults_are_the_ones_promised(tmp_path: Path) -> None:
     args = train.parse_args([str(tmp_path / "faces.lmdb")])
-    config = train.train_config(args, torch.device("cpu"), {})
+    config = train_config(args, torch.device("cpu"), {})
     assert (config.iterations, config.batch, config.lr, config.d_lr) == (100_000, 16, 0.001, 0.001)
     assert (config.mixing, config.ema, config.mirror, config.loss) == (0.9, 10_000, True, "r1")
     assert (config.r1_every, args.save_every, args.sample_every) == (16, 10_000, 100)
     assert args.out == Path("runs") / "faces"
     args = train.parse_args([str(tmp_path / "faces.lmdb"), "--init_size", "8"])
-    config = train.train_config(args, torch.device("cpu"), {})
+    config = train_config(args, torch.device("cpu"), {})
     assert config.growth.images * 2 == pytest.approx(config.iterations * config.batch, rel=1e-3)
 
 
@@ -201,7 +201,7 @@ def test_defaults_are_the_ones_promised(tmp_path: Path) -> None:
 def test_narrow_networks_take_longer_steps_unless_told(width: str, lr: float) -> None:
     def rates(*flags: str, **before: float) -> tuple[float, float]:
         args = train.parse_args(["faces.lmdb", "--width", width, *flags])
-        config = train.train_config(args, torch.device("cpu"), before)
+        config = train_config(args, torch.device("cpu"), before)
         return config.lr, config.d_lr
 
     assert rates() == (lr, lr)
@@ -214,7 +214,7 @@ def test_narrow_networks_take_longer_steps_unless_told(width: str, lr: float) ->
 def test_growth_begins_at_8_px_unless_asked_or_begun_otherwise(last: str, first: int) -> None:
     def begun(*flags: str, **before: int) -> int:
         args = train.parse_args(["faces.lmdb", "--max_size", last, *flags])
-        return train.train_config(args, torch.device("cpu"), before).init_size
+        return train_config(args, torch.device("cpu"), before).init_size
 
     assert begun() == first
     assert begun("--init_size", "4") == 4
@@ -352,7 +352,7 @@ def test_the_bar_moves_before_the_first_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, name: str
 ) -> None:
     args = train.parse_args([str(tmp_path), "--init_size", "64", "--loss", loss])
-    config = train.train_config(args, torch.device("cpu"), {})
+    config = train_config(args, torch.device("cpu"), {})
     stats = {key: torch.tensor(2.0) for key in ("D_loss", "G_loss", "penalty")}
     with closing(Meter(config, iterations=10, done=0)) as meter:
         meter.add(stats)

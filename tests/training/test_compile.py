@@ -11,7 +11,9 @@ import torch
 
 from dataset import ImageBank
 from model import ModelConfig
-from training.step import TrainConfig, TrainState, train_step
+from training.config import TrainConfig
+from training.state import TrainState
+from training.step import train_step
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,7 +22,9 @@ from training import distributed
 from dataset import ImageBank
 from model import ModelConfig
 from pathlib import Path
-from training.step import TrainConfig, TrainState, train_step
+from training.config import TrainConfig
+from training.state import TrainState
+from training.step import train_step
 
 torch.set_num_threads(1)
 seen.WINDOW, seen.TARGET = 8, -2  # p rises at every step

@@ -15,7 +15,9 @@ from data.lmdb_writer import Writer
 from dataset import ImageBank
 from model import ModelConfig, Stage
 from training.augment import P_MAX, augment, draw
-from training.step import TrainConfig, TrainState, train_step
+from training.config import TrainConfig
+from training.state import TrainState
+from training.step import train_step
 
 SIDE = 16  # px
 FACE = (200, 140, 110)

@@ -13,13 +13,14 @@ import torch
 
 import train
 from checkpoints import checkpoint
-from common.cli import UserError
-from settings import FIRST_SIZE, train_config
+from common.cli import FIRST_SIZE, UserError
 from tests.scripts.test_train import _signal_handlers, config_of, digest  # noqa: F401 - a fixture
 from tests.training.test_distributed import torchrun
 from training import planning
+from training.config import train_config
+from training.deadline import End, images_in, time_of_day
 from training.growth import Growth
-from training.planning import End, images_in, make_plan, tell_plan, time_of_day
+from training.planning import make_plan, tell_plan
 from training.progress import Costs, seconds
 
 COSTS = {8: 0.001, 16: 0.002, 32: 0.005, 64: 0.012}  # about one core at width 1/8

@@ -16,11 +16,10 @@ from checkpoints.checkpoint import CheckpointError
 from common.images import fade, shrink, to_float
 from dataset import ImageBank
 from model import ModelConfig, Stage
+from training.config import TrainConfig
+from training.state import MORE_EMA, TrainState
 from training.step import (
-    MORE_EMA,
     Step,
-    TrainConfig,
-    TrainState,
     discriminator_step,
     ema_beta,
     generator_step,

@@ -14,7 +14,8 @@ from model import Generator, ModelConfig, Stage
 from tests.scripts.test_train import _signal_handlers, digest, run  # noqa: F401 - a fixture
 from training import watchdog
 from training.augment import P_MAX
-from training.watchdog import Variety, look, spread, told
+from training.probes import Variety, spread
+from training.watchdog import look, told
 
 # A good run's figures, as its records have them: 5,000 photos, 32 px, gamma 0.5.
 GOOD = {

@@ -1,0 +1,186 @@
+"""All that changes while training, and how it is taken from a file: only where it fits to the bit.
+
+torch does not compare what it loads with what it has: moments of another shape make the fused Adam
+read and write past their ends, and a rate of NaN makes a run that never ends.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from reprlib import repr as brief
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from checkpoints.checkpoint import CheckpointError, described, first_difference
+from model import Discriminator, Generator, ModelConfig
+from training.augment import SPEED, Ada
+from training.config import TrainConfig
+
+MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # further averages, and how long relative to it
+ADAM_BETAS = (0.0, 0.99)  # Karras et al. 2018, app. A.1
+MOST = 2**48  # iterations or images that a clock may show: numbers beyond overflow elsewhere
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+
+
+class TrainState:
+    """All that changes while training: networks, optimizers, scaler, augmentation, the clock."""
+
+    def __init__(self, model: ModelConfig, config: TrainConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config = model
+        self.device = device
+        self.G, self.G_ema = Generator(model).to(device), Generator(model).to(device)
+        self.D = Discriminator(model).to(device)
+        for network in (self.G, self.D, self.G_ema):
+            network.to(memory_format=torch.channels_last)
+        self.G_ema.load_state_dict(self.G.state_dict())
+        self.G_ema.eval().requires_grad_(False)
+        more = MORE_EMA if config.more_ema else ()
+        self.more_ema = {name: copy.deepcopy(self.G_ema) for name in more}
+        self.opt_G = adam(self.G, config.lr)
+        self.opt_D = adam(self.D, config.d_lr)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.ada = Ada(SPEED, config.augment_p if config.augment == "fixed" else 0.0, device)
+        self.frozen = self.D.names_of_largest(config.freeze_d)
+        self.let_d_learn(True)
+        self.iteration = 0
+        self.nimg = 0
+
+    def compile(self, backend: Any = "inductor") -> None:
+        """Let G and D be compiled at their first call in each stage (and once more for alpha)."""
+        from torch import _dynamo  # takes a second to import
+
+        _dynamo.config.recompile_limit = 64  # the default of 8 would give up at the third stage
+        self.G.synthesis.compile(backend=backend)
+        self.D.compile(backend=backend)
+
+    def let_d_learn(self, learns: bool) -> None:
+        """Let D's parameters have gradients or not; those that are frozen never have."""
+        for name, parameter in self.D.named_parameters():
+            parameter.requires_grad_(learns and name not in self.frozen)
+
+    @property
+    def lr(self) -> float:
+        """Return G's learning rate, as it now is."""
+        return float(self.opt_G.param_groups[0]["lr"])
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return everything with a state_dict, by its name in the checkpoint."""
+        names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler", "ada")
+        return {name: getattr(self, name) for name in names} | self.more_ema
+
+    def entries(self) -> dict[str, Any]:
+        """Return the whole state for `checkpoint.save`."""
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        return {**states, "iteration": self.iteration, "nimg": self.nimg}
+
+    def restore(self, entries: dict[str, Any]) -> None:
+        """Take the whole state from `entries`, as it was at that iteration.
+
+        That of augmentation stays as it is where the run is from before there was any.
+        Raises CheckpointError that tells the first difference, if they are not of such a run, or
+        ValueError, KeyError, TypeError or AttributeError.
+        """
+        for name in ("G", "D", "G_ema", *self.more_ema):
+            difference = first_difference(self.parts[name], entries.get(name, {}))
+            if difference:
+                raise CheckpointError(f"{name}.{difference}")
+        for name in ("G", "D", "G_ema", *self.more_ema):
+            self.parts[name].load_state_dict(dict(entries[name]))
+        for name in ("opt_G", "opt_D"):
+            restore_adam(self.parts[name], entries[name])
+        restore_plain(self.scaler, entries["scaler"])
+        if "ada" in entries:
+            restore_plain(self.ada, entries["ada"])
+        self.iteration, self.nimg = (read_clock(entries, name) for name in ("iteration", "nimg"))
+
+    def start_from(self, entries: dict[str, Any]) -> list[str]:
+        """Take weights of another run, where it has them; return the networks that start anew.
+
+        G starts from G_ema where the file is a snapshot. Resolutions only one of the two has
+        are left as they are; CheckpointError if what both have differs in shape (another width),
+        or if what is to stay frozen is not there.
+        """
+        sources = {"G": entries.get("G", entries["G_ema"]), "G_ema": entries["G_ema"]}
+        sources |= {name: entries["G_ema"] for name in self.more_ema}
+        sources["D"] = entries.get("D", {})
+        for name, weights in sources.items():
+            own = self.parts[name].state_dict()
+            if not isinstance(weights, dict):
+                raise CheckpointError(f"{name} is no dict of weights; expected one of train.py")
+            for key in own.keys() & weights.keys():
+                there, here = described(weights[key]), described(own[key])
+                if there != here:
+                    raise CheckpointError(
+                        f"{name}.{key} is {there} there and {here} here; expected the same "
+                        "--width, --w_dim and --mapping_layers"
+                    )
+                own[key].copy_(weights[key])
+        missing = self.frozen - sources["D"].keys()
+        if missing:
+            raise CheckpointError(
+                f"no D.{min(missing)} in it; expected what --freeze_d keeps. Give a full state "
+                "(latest.pt) of a run to this --max_size, or leave out --freeze_d"
+            )
+        return [name for name, weights in sources.items() if not weights]
+
+
+def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
+    """Return the optimizer of one network."""
+    return torch.optim.Adam(network.parameters(), lr, betas=ADAM_BETAS, eps=1e-8, fused=True)
+
+
+def restore_adam(optimizer: torch.optim.Adam, stored: dict[str, Any]) -> None:
+    """Take moments and learning rate from `stored`; all else is as the program has it.
+
+    Raises ValueError, KeyError, TypeError or AttributeError where they do not fit.
+    """
+    (own,) = optimizer.state_dict()["param_groups"]
+    (theirs,) = stored["param_groups"]
+    rate = theirs["lr"]
+    if type(rate) is not float or not 0 < rate <= 1:
+        raise ValueError(f"a learning rate of {brief(rate)}")
+    if theirs["params"] != own["params"]:
+        raise ValueError("an optimizer of other networks")
+    parameters = optimizer.param_groups[0]["params"]
+    for index, moments in stored["state"].items():
+        if type(index) is not int or not 0 <= index < len(parameters) or moments.keys() != MOMENTS:
+            raise ValueError(f"moments of another optimizer, at {brief(index)}")
+        like = torch.zeros(())
+        for name, value in moments.items():
+            refuse_unlike(f"{name} {index}", value, like if name == "step" else parameters[index])
+        if moments["step"] < 0:
+            raise ValueError(f"step {index} below 0")
+    optimizer.load_state_dict({"state": stored["state"], "param_groups": [{**own, "lr": rate}]})
+
+
+def restore_plain(part: Any, stored: dict[str, Any]) -> None:
+    """Let `part` load what has the names, types and shapes of its own state; else ValueError."""
+    own = part.state_dict()
+    if stored.keys() != own.keys():
+        raise ValueError(f"{brief(sorted(map(str, stored)))} in place of {sorted(own)}")
+    for name, value in stored.items():
+        refuse_unlike(name, value, own[name])
+    part.load_state_dict(dict(stored))
+
+
+def refuse_unlike(name: str, value: object, own: object) -> None:
+    """Raise ValueError unless `value` is a tensor or a number of `own`'s kind."""
+    if isinstance(value, Tensor) and isinstance(own, Tensor):
+        same = value.shape == own.shape and value.dtype == own.dtype
+    else:
+        same = type(value) is type(own) and isinstance(value, int | float) and math.isfinite(value)
+    if not same:
+        raise ValueError(f"{name} is {brief(value)}, of another kind than here")
+
+
+def read_clock(entries: dict[str, Any], name: str) -> int:
+    """Return the count of iterations or images called `name`; ValueError if it is none."""
+    value = entries[name]
+    if type(value) is not int or not 0 <= value <= MOST:
+        raise ValueError(f"{name} is {brief(value)}")
+    return value
