@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.images import shrink, upsample
+from common.images import upsample
 from ops.adain import SLOPE, activate, finish
 from ops.conv import blur, convolve, spread, spread_transposed
 
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)
 MAPPING_LR = 0.01  # the mapping network learns 100 times slower (Karras et al. 2019, app. C)
-STD_GROUP = 4  # images whose variety D sees as one figure
 RGB_START = 0.1  # of Xavier's deviation: how large the weights of ToRGB are at first
 W_AVG_DECAY = 0.995  # of the running mean of w that truncation pulls toward
 
@@ -285,81 +284,6 @@ class Generator(nn.Module):
     def track_w_avg(self, w_mean: Tensor) -> None:
         """Move `w_avg` toward the mean w [w_dim] of a batch."""
         self.w_avg.lerp_(w_mean, 1 - W_AVG_DECAY)
-
-
-class DiscriminatorBlock(nn.Module):
-    """3 x 3, blur, 3 x 3 and a 2 x 2 mean: halves the resolution."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.conv = Conv(c_in, c_in)
-        self.down = DownConv(c_in, c_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [N, c_out, H / 2, W / 2]."""
-        return activate(self.down(activate(self.conv(x))))
-
-
-class Discriminator(nn.Module):
-    """Images -> logits: the mirror image of Synthesis (Karras et al. 2018, table 2)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.from_rgb = nn.ModuleDict()
-        self.blocks = nn.ModuleDict()
-        for resolution in config.resolutions:
-            channels = config.channels(resolution)
-            self.from_rgb[str(resolution)] = Conv(3, channels, kernel=1)
-            if resolution > 4:
-                block = DiscriminatorBlock(channels, config.channels(resolution // 2))
-                self.blocks[str(resolution)] = block
-        channels = config.channels(4)
-        self.conv = Conv(channels + 1, channels)
-        self.dense = Dense(16 * channels, channels, GAIN)
-        self.logit = Dense(channels, 1)
-
-    def names_of_largest(self, n: int) -> set[str]:
-        """Return the names of the parameters that belong to the n largest resolutions alone."""
-        largest = sorted(self.from_rgb, key=int)[len(self.from_rgb) - n :]
-        own = tuple(f"{part}.{r}." for part in ("from_rgb", "blocks") for r in largest)
-        return {name for name, _ in self.named_parameters() if name.startswith(own)}
-
-    def forward(self, images: Tensor, stage: Stage, lots: int = 1) -> Tensor:
-        """Return float32 logits [N] for images [N, 3, R, R], R being the stage's resolution.
-
-        Computes in the dtype of the images. They may be several `lots` of equal size, one after
-        the other: no logit depends on an image of another lot.
-        """
-        resolution = stage.resolution
-        images = images.contiguous(memory_format=torch.channels_last)
-        x = activate(self.from_rgb[str(resolution)](images))
-        if resolution > 4:
-            x = self.blocks[str(resolution)](x)
-            resolution //= 2
-            if stage.alpha < 1:
-                coarse = self.from_rgb[str(resolution)](shrink(images, resolution))
-                x = torch.lerp(activate(coarse), x, stage.alpha)
-        while resolution > 4:
-            x = self.blocks[str(resolution)](x)
-            resolution //= 2
-        x = activate(self.conv(with_minibatch_std(x, len(x) // lots)))
-        return self.logit(activate(self.dense(x.flatten(1)))).squeeze(1).float()
-
-
-def with_minibatch_std(x: Tensor, lot: int) -> Tensor:
-    """Return x [N, C, H, W] with one more map: how much the images of a group differ.
-
-    The mean standard deviation over groups of (at most) four neighbours in a lot, in float32; it
-    lets D see a lack of variety (Karras et al. 2018, sec. 3). Groups of four as in the official
-    code.
-    """
-    n, c, h, w = x.shape
-    size = math.gcd(lot, STD_GROUP)
-    groups = x.float().view(n // size, size, c, h, w)
-    deviation = groups - groups.mean(dim=1, keepdim=True)
-    std = (deviation.square().mean(dim=1) + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [N / size]
-    std = std.repeat_interleave(size).view(n, 1, 1, 1).expand(-1, 1, h, w)
-    return torch.cat([x, std.to(x.dtype)], dim=1)
 
 
 @torch.no_grad()

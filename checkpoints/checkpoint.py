@@ -23,7 +23,8 @@ from checkpoints import rosinality
 from checkpoints.safetensors_file import begins_safetensors, parse_safetensors
 from common.cli import UserError
 from common.files import replacing
-from model import Discriminator, Generator, ModelConfig
+from critic import Critic, make_critic
+from model import Generator, ModelConfig
 
 FORMAT = 1
 SIZES = [2**n for n in range(2, 11)]  # px, of images
@@ -234,7 +235,7 @@ def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[st
     return G.eval().requires_grad_(False), entries
 
 
-def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Discriminator | None:
+def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Critic | None:
     """Return the D of the run that made `G`, on its device; None where the file has none.
 
     Raises CheckpointError when its weights do not fit.
@@ -243,7 +244,7 @@ def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Dis
     if weights is None:
         return None
     with torch.device("meta"):
-        D = Discriminator(G.config)
+        D = make_critic(G.config)
     difference = first_difference(D, weights) if isinstance(weights, dict) else "D is no dict"
     if difference:
         raise CheckpointError(f"{path}: {difference}")

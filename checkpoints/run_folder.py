@@ -76,6 +76,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {**EARLIER, **stored}
 
 
+def read_recipe(run: Path) -> dict[str, int]:
+    """Return how photos became what the run learned from, as data.photos.Recipe names it.
+
+    Nothing where that is not known: there is no config.json, or it is of before recipes were kept.
+    """
+    stored = read_config(run).get("recipe", {})
+    known = stored if isinstance(stored, dict) else {}
+    return {name: value for name, value in known.items() if type(value) is int and value > 0}
+
+
 def write_config(folder: Path, asked: dict[str, Any]) -> None:
     """Write what the run is asked for."""
     with replacing(folder / CONFIG) as file:

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from checkpoints import checkpoint
 from common.cli import PSI
 from common.device import choose_precision
 from common.images import fade, shrink, to_float, to_uint8
+from critic import Critic
 from data.photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
-from model import Discriminator
 from sampling.latents import Latents
 from sampling.sampler import Faces
 
@@ -77,11 +77,9 @@ class Projector:
     the pictures at its end are float32.
     """
 
-    def __init__(
-        self, faces: Faces, D: Discriminator | None, steps: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, faces: Faces, D: Critic | None, steps: int, dtype: torch.dtype) -> None:
         self.faces = Faces(faces.G, faces.stage, faces.batch)
-        self.features = Features(D, faces) if D else None
+        self.D = D.requires_grad_(False) if D else None
         self.steps = steps
         self.dtype = dtype
         self.unit = faces.spread()
@@ -116,7 +114,7 @@ class Projector:
             torch.zeros(len(start), *maps.shape[1:], device=maps.device, requires_grad=True)
             for maps in self.faces.noise([0])
         ]
-        wanted = self.features(targets) if self.features else []
+        wanted = self.D.features(targets, stage) if self.D else []
         optimizer = torch.optim.Adam([away, *noise], LR, betas=(0.9, 0.99))
         shown = {self.steps * i // FRAMES for i in range(FRAMES)}
         way = []
@@ -125,8 +123,8 @@ class Projector:
             images = G.synthesis(G.w_avg + away * self.unit, stage, noise, self.dtype)
             loss = pyramid_error(images, targets) + MEAN_PULL * _mean_square(away)
             loss = loss + NOISE_PULL * torch.stack([_mean_square(m) for m in noise]).mean(dim=0)
-            if self.features:
-                seen = self.features(images.to(self.dtype))
+            if self.D:
+                seen = self.D.features(images.to(self.dtype), stage)
                 loss = loss + FEATURES * relative_error(seen, wanted)
             optimizer.zero_grad()
             loss.sum().backward()  # a sum: no photo's way depends on how many there are
@@ -182,23 +180,3 @@ def relative_error(seen: list[Tensor], wanted: list[Tensor]) -> Tensor:
 
 def _mean_square(values: Tensor) -> Tensor:
     return values.square().mean(dim=tuple(range(1, values.ndim)))
-
-
-class Features:
-    """What D sees in images: the outputs of its blocks, each half as large as the one before."""
-
-    def __init__(self, D: Discriminator, faces: Faces) -> None:
-        self.D = D.requires_grad_(False)
-        self.stage = faces.stage
-        self.seen: list[Tensor] = []
-        for block in D.blocks.values():
-            block.register_forward_hook(self._keep)
-
-    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.seen.append(output)
-
-    def __call__(self, images: Tensor) -> list[Tensor]:
-        """Return the maps [N, C, R / 2, R / 2] to [N, C, 4, 4] of images [N, 3, R, R]."""
-        self.seen = []
-        self.D(images, self.stage)
-        return self.seen

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.images import shrink, upsample
+from critic import Discriminator, with_minibatch_std
 from model import (
     RGB_START,
     Conv,
     Dense,
-    Discriminator,
     DownConv,
     Generator,
     Mapping,
@@ -20,7 +20,6 @@ from model import (
     Stage,
     UpConv,
     update_ema,
-    with_minibatch_std,
 )
 from ops.adain import activate
 from ops.conv import blur

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from common.cli import UserError
-from model import STD_GROUP
+from critic import STD_GROUP
 
 
 def device_of_rank(name: str) -> str:

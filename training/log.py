@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from checkpoints.records import Record, read_log
 from checkpoints.run_folder import LOG, SAMPLES
-from common.files import read_regular, replacing
+from common.files import replacing
 from common.images import write_image
 
 
@@ -31,27 +29,27 @@ class RunLog:
         self.failed = False
         threading.excepthook = _no_traceback_of_the_disk
         path = folder / LOG
-        records = [(line, _iteration(line)) for line in _lines(path)]
-        damaged = sum(at is None for _, at in records)
+        lines = read_log(folder)
+        damaged = sum(record is None for _, record in lines)
         if damaged:
             tell(f"{path}: {damaged:,} damaged lines are left out; all others stay")
-        kept = [line for line, at in records if at is not None and at <= iteration]
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in kept]
+        kept = [(line, r) for line, r in lines if r and r.iteration <= iteration]
+        self.records = [record for _, record in kept]
         with replacing(path) as file:
-            file.write(b"".join(kept))
+            file.write(b"".join(line for line, _ in kept))
         self.file = path.open("a", buffering=1)
         self.board = SummaryWriter(folder / "tensorboard", purge_step=iteration + 1)
 
-    def write(self, iteration: int, record: dict[str, Any]) -> None:
-        """Add one record: figures, and names of what was found."""
-        self.records.append({"iteration": iteration, **record})
+    def write(self, record: Record) -> None:
+        """Add one record."""
+        self.records.append(record)
         with self._going_on():
-            self.file.write(json.dumps(self.records[-1]) + "\n")
-            for name, value in record.items():
-                if isinstance(value, list):
-                    self.board.add_text(name, ", ".join(value), iteration)
+            self.file.write(record.line())
+            for name, value in record.told().items():
+                if isinstance(value, tuple):
+                    self.board.add_text(name, ", ".join(value), record.iteration)
                 else:
-                    self.board.add_scalar(name, value, iteration)
+                    self.board.add_scalar(name, value, record.iteration)
 
     def show(self, iteration: int, sheet: Image.Image) -> None:
         """Add a sample grid."""
@@ -80,20 +78,3 @@ def _no_traceback_of_the_disk(args: threading.ExceptHookArgs) -> None:
     """TensorBoard's thread is to raise its OSError at the next record only, where it is told."""
     if not issubclass(args.exc_type, OSError):
         threading.__excepthook__(args)
-
-
-def _lines(path: Path) -> list[bytes]:
-    """Return the lines of a log, without the half of one that a killed run may end with."""
-    if not os.path.lexists(path):
-        return []
-    lines = read_regular(path).splitlines(keepends=True)
-    return lines[:-1] if lines and not lines[-1].endswith(b"\n") else lines
-
-
-def _iteration(line: bytes) -> int | None:
-    """Return which iteration a record is of; None where the line is none, as after a power cut."""
-    try:
-        found = json.loads(line)["iteration"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return found if type(found) is int else None

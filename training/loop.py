@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ import torch
 
 from checkpoints import run_folder
 from checkpoints.checkpoint import NotFiniteError
+from checkpoints.records import Record
 from checkpoints.run_folder import read_config, write_config
 from common.cli import EXIT_CODES, Signals, UserError, is_out_of_memory, say, tell
 from common.device import can_compile, choose_device, tune
@@ -27,7 +29,7 @@ from training.progress import Meter
 from training.recovery import go_back, refuse_not_finite, save
 from training.state import TrainState
 from training.step import train_step
-from training.watchdog import look, told
+from training.watchdog import findings_of, look
 
 PROGRAM = "train.py"
 
@@ -255,29 +257,29 @@ def train(
             keep_time(state, end, args.out, meter, log)
             if state.iteration % LOG_EVERY == 0:
                 refuse_not_finite(state, int(meter.not_finite))
-                rates = {"lr": state.lr, "d_lr": state.lr * config.d_lr / config.lr}
-                record = meter.read(stage, state.nimg, state.device) | rates
-                record |= variety.measure(state.G_ema, stage, config.dtype)
+                record = replace(
+                    meter.read(stage, state.nimg, state.device),
+                    lr=state.lr,
+                    d_lr=state.lr * config.d_lr / config.lr,
+                    variety=variety.measure(state.G_ema, stage, config.dtype),
+                )
                 watch(record, config.loss, meter, log)
-                log.write(state.iteration, record)
             if best and state.iteration % args.metric_every == 0:
                 distance = best.measure(state, config.growth.at(state.nimg), config.dtype)
-                log.write(state.iteration, {"nimg": state.nimg, "swd": distance})
+                log.write(Record(state.iteration, state.nimg, swd=distance))
         if not done:
             with suppress(NotFiniteError):  # then what was saved before is the last good state
                 refuse_not_finite(state, int(meter.not_finite))
                 save(state, config, args.out)
 
 
-def watch(record: dict[str, Any], loss: str, meter: Meter, log: RunLog) -> None:
-    """Tell what the records show, and put it into the last one."""
-
+def watch(record: Record, loss: str, meter: Meter, log: RunLog) -> None:
+    """Log a record with what it shows, and tell that."""
     found = look([*log.records, record], loss)
     for finding in found:
         meter.tell(PROGRAM, finding.sentence)
-    if found:
-        record["findings"] = [finding.name for finding in found]
-    meter.findings = told([*log.records, record])
+    log.write(replace(record, findings=tuple(finding.name for finding in found)))
+    meter.findings = findings_of(log.records)
 
 
 def keep_time(state: TrainState, end: End, out: Path, meter: Meter, log: RunLog) -> None:
@@ -290,4 +292,4 @@ def keep_time(state: TrainState, end: End, out: Path, meter: Meter, log: RunLog)
         write_config(out, {**read_config(out), "iterations": iterations})
         end.iterations = iterations
         meter.end_at(iterations)
-        log.write(state.iteration, {"nimg": state.nimg, "end": iterations})
+        log.write(Record(state.iteration, state.nimg, end=iterations))

@@ -16,8 +16,8 @@ from typing import Any
 
 from common.cli import UserError, is_out_of_memory
 from common.device import free_bytes, memory_gb
+from critic import STD_GROUP
 from dataset import ImageBank
-from model import STD_GROUP
 from training import distributed
 from training.config import TrainConfig
 from training.deadline import time_of_day

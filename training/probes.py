@@ -110,17 +110,17 @@ class Variety:
         self.noise = G.draw_noise(SAMPLES, G.config.resolution, rng)
 
     @torch.no_grad()
-    def measure(self, G: Generator, stage: Stage, dtype: torch.dtype) -> dict[str, float]:
-        """Return the ratio for samples of `stage`, unless the photos are alike themselves.
+    def measure(self, G: Generator, stage: Stage, dtype: torch.dtype) -> float | None:
+        """Return the ratio for samples of `stage`; None where the photos are alike themselves.
 
         The z and noise are the same each time, and nobody else's.
         """
         size = min(COARSE, stage.resolution)
         photos = spread(self.photos, size)
         if not photos > 0:
-            return {}
+            return None
         samples = G.synthesis(G.broadcast(G.mapping(self.z)), stage, self.noise, dtype)
-        return {"variety": spread(samples.clamp(-1, 1), size) / photos}
+        return spread(samples.clamp(-1, 1), size) / photos
 
 
 def spread(images: Tensor, size: int) -> float:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from checkpoints.records import Record
 from common.cli import Forgiving, tell
 from common.device import memory_gb
 from model import Stage
@@ -58,32 +61,37 @@ class Meter:
         if time.perf_counter() - self.shown > SHOW_SECONDS:
             self.show(self.so_far(self.growth.at(self.nimg), self.nimg))
 
-    def read(self, stage: Stage, nimg: int, device: torch.device) -> dict[str, float]:
+    def read(self, stage: Stage, nimg: int, device: torch.device) -> Record:
         """Return the record since the last one, and show it. Waits for the device."""
-        record = self.so_far(stage, nimg) | {"memory_gb": memory_gb(device)}
+        record = replace(self.so_far(stage, nimg), memory_gb=memory_gb(device))
         self.sums, self.counts, self.images, self.since = {}, {}, 0, time.perf_counter()
         self.show(record)
         return record
 
-    def so_far(self, stage: Stage, nimg: int) -> dict[str, float]:
+    def so_far(self, stage: Stage, nimg: int) -> Record:
         """Return the means since the last record, the speed and the time left."""
         rate = self.images / (time.perf_counter() - self.since)
-        return {name: (total / self.counts[name]).item() for name, total in self.sums.items()} | {
-            "nimg": nimg,
-            "resolution": stage.resolution,
-            "alpha": stage.alpha,
-            "images_per_second": rate,
-            "seconds_left": seconds_left(self.growth, self.total, nimg, rate, self.costs),
+        means: dict[str, Any] = {
+            name: (total / self.counts[name]).item() for name, total in self.sums.items()
         }
+        return Record(
+            iteration=nimg // self.batch,
+            nimg=nimg,
+            resolution=stage.resolution,
+            alpha=stage.alpha,
+            **means,
+            images_per_second=rate,
+            seconds_left=seconds_left(self.growth, self.total, nimg, rate, self.costs),
+        )
 
-    def show(self, record: dict[str, float]) -> None:
+    def show(self, record: Record) -> None:
         """Show figures on the bar."""
-        seen = f" r_t {record['r_t']:.2f} p {record['p']:.2f}" if "p" in record else ""
-        penalty = f" {self.penalty} {record['penalty']:.3g}" if "penalty" in record else ""
+        seen = f" r_t {record.r_t:.2f} p {record.p:.2f}" if record.p is not None else ""
+        penalty = f" {self.penalty} {record.penalty:.3g}" if record.penalty is not None else ""
         self.bar.set_postfix_str(
-            f"{record['resolution']}px a{record['alpha']:.2f} D {record['D_loss']:.3f} "
-            f"G {record['G_loss']:.3f}{penalty}{seen} {record['images_per_second']:.0f} img/s, "
-            f"{clock(record['seconds_left'])} left"
+            f"{record.resolution}px a{record.alpha:.2f} D {record.D_loss:.3f} "
+            f"G {record.G_loss:.3f}{penalty}{seen} {record.images_per_second:.0f} img/s, "
+            f"{clock(record.seconds_left or 0)} left"
             + "".join(f" ! {name}" for name in self.findings)
         )
         self.shown = time.perf_counter()

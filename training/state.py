@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from checkpoints.checkpoint import CheckpointError, described, first_difference
-from model import Discriminator, Generator, ModelConfig
+from critic import make_critic
+from model import Generator, ModelConfig
 from training.augment import SPEED, Ada
 from training.config import TrainConfig
 
@@ -33,7 +34,7 @@ class TrainState:
         self.config = model
         self.device = device
         self.G, self.G_ema = Generator(model).to(device), Generator(model).to(device)
-        self.D = Discriminator(model).to(device)
+        self.D = make_critic(model).to(device)
         for network in (self.G, self.D, self.G_ema):
             network.to(memory_format=torch.channels_last)
         self.G_ema.load_state_dict(self.G.state_dict())
@@ -44,7 +45,7 @@ class TrainState:
         self.opt_D = adam(self.D, config.d_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.ada = Ada(SPEED, config.augment_p if config.augment == "fixed" else 0.0, device)
-        self.frozen = self.D.names_of_largest(config.freeze_d)
+        self.frozen = self.D.frozen(config.freeze_d)
         self.let_d_learn(True)
         self.iteration = 0
         self.nimg = 0

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from common.images import fade, shrink, to_float
+from critic import Critic
 from dataset import ImageBank
-from model import Discriminator, Generator, Stage, update_ema
+from model import Generator, Stage, update_ema
 from training import distributed
 from training.augment import augment, draw
 from training.config import TrainConfig
@@ -152,7 +153,7 @@ def penalty_weight(config: TrainConfig, iteration: int) -> float:
     return 0.0 if iteration % config.r1_every else config.r1_gamma / 2 * config.r1_every
 
 
-def gradient_penalty(D: Discriminator, step: Step, both: Tensor) -> Tensor:
+def gradient_penalty(D: Critic, step: Step, both: Tensor) -> Tensor:
     """Return the loss's penalty at reals and fakes [2N, 3, R, R] as D sees them.
 
     In float32 instead of fp16, whose range is too small for it. `D.forward` is D as it was

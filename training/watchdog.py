@@ -6,15 +6,13 @@ made to fail in each way, and from good ones beside them (doc/decisions.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import mean, median, median_low
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from checkpoints.records import Record
 from training.augment import P_MAX
 
-Record = dict[str, Any]
-
-NEEDED = {"D_loss", "real_logit", "fake_logit", "resolution", "alpha"}  # others may be missing
 WINDOW = 10  # records that must agree, all of one resolution that is faded in
 D_WINS = 0.1  # D's loss; good runs on drawn faces begin at 0.2
 FLAT = 0.5  # difference of D's logits of reals and fakes; in good runs 1 to 6
@@ -37,9 +35,9 @@ class Finding(NamedTuple):
     sentence: str
 
 
-def told(records: list[Record]) -> list[str]:
+def findings_of(records: list[Record]) -> list[str]:
     """Return the names of what was found so far."""
-    return [name for record in records for name in record.get("findings", [])]
+    return [name for record in records for name in record.findings]
 
 
 def look(records: list[Record], loss: str = "r1") -> list[Finding]:
@@ -47,20 +45,20 @@ def look(records: list[Record], loss: str = "r1") -> list[Finding]:
 
     Logits of a Wasserstein critic have no scale, so of them nothing is said.
     """
-    steps = [record for record in records[-4 * WINDOW :] if record.keys() >= NEEDED][-WINDOW:]
+    steps = [r for r in records[-4 * WINDOW :] if None not in (r.D_loss, r.logit_gap)][-WINDOW:]
     steady = len(steps) == WINDOW and all(
-        record["alpha"] == 1 and record["resolution"] == steps[0]["resolution"] for record in steps
+        record.alpha == 1 and record.resolution == steps[0].resolution for record in steps
     )
     rules = [*OF_ANY_LOSS, *(OF_LOGITS if loss != "wgan-gp" else [])] if steady else []
     found = [rule(steps) for rule in rules] + [nothing_gained(records)]
-    before = told(records)
+    before = findings_of(records)
     new = {finding.name: finding for finding in found if finding and finding.name not in before}
     return list(new.values())
 
 
 def d_has_won(steps: list[Record]) -> Finding | None:
     """Tell if D is sure of every image."""
-    loss = mean_of(steps, "D_loss")
+    loss = mean_of(r.D_loss for r in steps)
     if loss > D_WINS:
         return None
     return Finding(
@@ -74,7 +72,7 @@ def d_has_won(steps: list[Record]) -> Finding | None:
 def gamma_is_high(steps: list[Record]) -> Finding | None:
     """Tell if D is right about the photos and yet flat."""
     apart = apart_by(steps)
-    if not 0 <= apart <= FLAT or mean_of(steps, "r_t") < SURE:
+    if not 0 <= apart <= FLAT or mean_of(r.r_t for r in steps) < SURE:
         return None
     return Finding(
         "gamma too high",
@@ -85,7 +83,7 @@ def gamma_is_high(steps: list[Record]) -> Finding | None:
 
 def d_is_blind(steps: list[Record]) -> Finding | None:
     """Tell if D sees hardly any difference."""
-    apart, lr = apart_by(steps), steps[-1].get("lr", LR_FROM)
+    apart, lr = apart_by(steps), steps[-1].lr or LR_FROM
     bound = BLIND if LR_FROM <= lr <= LR_TO else DIM
     if apart > bound or gamma_is_high(steps):
         return None
@@ -103,8 +101,8 @@ def d_is_blind(steps: list[Record]) -> Finding | None:
 
 def gamma_is_low(steps: list[Record]) -> Finding | None:
     """Tell if D shouts, though it is not always right."""
-    apart = min(record["real_logit"] - record["fake_logit"] for record in steps)
-    if apart < LOUD or mean_of(steps, "D_loss") < D_WINS:  # that is told as D's winning
+    apart = min(known(r.logit_gap for r in steps))
+    if apart < LOUD or mean_of(r.D_loss for r in steps) < D_WINS:  # that is told as D's winning
         return None
     return Finding(
         "gamma too low",
@@ -115,7 +113,7 @@ def gamma_is_low(steps: list[Record]) -> Finding | None:
 
 def d_is_steep(steps: list[Record]) -> Finding | None:
     """Tell if D's gradient at the photos is large."""
-    penalty = median_low([record["penalty"] for record in steps if "penalty" in record] or [0.0])
+    penalty = median_low(known(r.penalty for r in steps) or [0.0])
     if penalty < STEEP:
         return None
     return Finding(
@@ -127,7 +125,7 @@ def d_is_steep(steps: list[Record]) -> Finding | None:
 
 def samples_are_alike(steps: list[Record]) -> Finding | None:
     """Tell if G makes one picture of all z."""
-    varieties = [record["variety"] for record in steps if "variety" in record]
+    varieties = known(r.variety for r in steps)
     if not varieties or max(varieties) > ALIKE:
         return None
     return Finding(
@@ -140,9 +138,9 @@ def samples_are_alike(steps: list[Record]) -> Finding | None:
 
 def p_is_at_its_bound(steps: list[Record]) -> Finding | None:
     """Tell if augmentation does all it may and D still knows the photos by heart."""
-    if mean_of(steps, "p") < AT_BOUND * P_MAX:
+    if mean_of(r.p for r in steps) < AT_BOUND * P_MAX:
         return None
-    sure = mean_of(steps, "r_t")
+    sure = mean_of(r.r_t for r in steps)
     return Finding(
         "p at its bound",
         f"augmentation is at its bound (p {P_MAX:g}) and D is still sure of the photos (r_t "
@@ -153,7 +151,7 @@ def p_is_at_its_bound(steps: list[Record]) -> Finding | None:
 
 def nothing_gained(records: list[Record]) -> Finding | None:
     """Tell if the measured distance has not fallen in the second half of the run so far."""
-    measured = [(r["nimg"], r["swd"]) for r in records if r.keys() >= {"nimg", "swd"}]
+    measured = [(r.nimg, r.swd) for r in records if r.nimg is not None and r.swd is not None]
     if not measured:
         return None
     half = measured[-1][0] / 2
@@ -171,12 +169,17 @@ def nothing_gained(records: list[Record]) -> Finding | None:
 
 def apart_by(steps: list[Record]) -> float:
     """Return by how much D's logits of photos are above those of samples, but for outliers."""
-    return median([record["real_logit"] - record["fake_logit"] for record in steps])
+    return median(known(record.logit_gap for record in steps))
 
 
-def mean_of(steps: list[Record], name: str) -> float:
-    """Return the mean of a figure over records."""
-    return mean(record.get(name, 0.0) for record in steps)
+def known(figures: Iterable[float | None]) -> list[float]:
+    """Return those of the figures that were told."""
+    return [figure for figure in figures if figure is not None]
+
+
+def mean_of(figures: Iterable[float | None]) -> float:
+    """Return the mean of the figures, one that was not told counting as 0."""
+    return mean(figure or 0.0 for figure in figures)
 
 
 Rule = Callable[[list[Record]], Finding | None]

@@ -161,7 +161,7 @@ def test_the_same_w_and_noise_give_the_same_picture(tmp_path: Path, layout: str,
         ours = G.synthesis(G.broadcast(w), Stage(4 << last, alpha), both)
         theirs = its_image(state, expected_w, [each.double() for each in noise], last, alpha)
         assert theirs.std() > 0.3
-        assert (ours - theirs).abs().max() < 1e-4
+        assert (ours - theirs).abs().max() < 3e-4  # float32 against float64, values up to 5
 
 
 def test_the_epsilon_of_its_norm_counts_where_maps_are_faint(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from checkpoints import checkpoint
+from critic import Discriminator
 from dataset import ImageBank
 from experiments.own_photos import HEADS, shares
-from model import Discriminator, Generator, ModelConfig, Stage
+from model import Generator, ModelConfig, Stage
 from sampling.sampler import Faces
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import Discriminator, ModelConfig, Stage
+from critic import Discriminator
+from model import ModelConfig, Stage
 from ops.adain import activate
 from ops.conv import blur, convolve, filtered, padding_for, spread, spread_transposed
 from training.losses import r1_penalty

@@ -28,7 +28,8 @@ from PIL import Image
 import explore
 from checkpoints import checkpoint
 from common import cli
-from model import Discriminator, Generator, ModelConfig
+from critic import Discriminator
+from model import Generator, ModelConfig
 from web.texts import ENGLISH, SPANISH, say
 
 ROOT = Path(__file__).parents[2]

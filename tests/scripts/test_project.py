@@ -18,7 +18,8 @@ import project
 from checkpoints import checkpoint
 from common import cli
 from common.images import to_float
-from model import Discriminator, Generator, ModelConfig, Stage
+from critic import Discriminator
+from model import Generator, ModelConfig, Stage
 from sampling import projector
 from sampling.latents import load_latents, unique_names
 from sampling.projector import Projector, as_trained, pyramid_error, rate

@@ -2,37 +2,39 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import train
+from checkpoints.records import Record
 from dataset import ImageBank
 from model import Generator, ModelConfig, Stage
 from tests.scripts.test_train import _signal_handlers, digest, run  # noqa: F401 - a fixture
-from training import watchdog
+from training import loop, watchdog
 from training.augment import P_MAX
 from training.probes import Variety, spread
-from training.watchdog import look, told
+from training.watchdog import findings_of, look
 
 # A good run's figures, as its records have them: 5,000 photos, 32 px, gamma 0.5.
-GOOD = {
+GOOD: dict[str, Any] = {
     "D_loss": 0.75, "G_loss": 1.9, "real_logit": 1.4, "fake_logit": -1.3, "penalty": 0.35,
     "r_t": 0.6, "variety": 0.9, "alpha": 1.0, "resolution": 32,
 }  # fmt: skip
 
 
-def records(count: int = 40, **figures: Any) -> list[dict[str, Any]]:
-    return [{**GOOD, "iteration": 50 * n, "nimg": 400 * n, **figures} for n in range(1, count + 1)]
+def records(count: int = 40, **figures: Any) -> list[Record]:
+    told = {**GOOD, **figures}
+    return [Record(50 * n, 400 * n, **told) for n in range(1, count + 1)]
 
 
-def names(log: list[dict[str, Any]], loss: str = "r1") -> list[str]:
+def names(log: list[Record], loss: str = "r1") -> list[str]:
     return [finding.name for finding in look(log, loss)]
 
 
-ILL = {
+ILL: dict[str, dict[str, Any]] = {
     "D has won": {"D_loss": 0.03, "real_logit": 5.0, "fake_logit": -5.0},
     "D sees nothing": {"D_loss": 1.386, "real_logit": 0.01, "fake_logit": 0.0},
     "gamma too high": {"D_loss": 1.3, "real_logit": 0.1, "fake_logit": -0.1, "r_t": 0.95},
@@ -46,7 +48,7 @@ def test_nothing_is_told_of_a_good_run() -> None:
     assert names(records()) == []
     assert names(records(p=0.3)) == []
     assert names([]) == []
-    assert names([{"iteration": 1}, *measured(3, 2), {"iteration": 2, "D_loss": 1.0}]) == []
+    assert names([Record(1), *measured(3, 2), Record(2, D_loss=1.0)]) == []
 
 
 @pytest.mark.parametrize("name", ILL)
@@ -56,10 +58,10 @@ def test_what_is_wrong_is_told_once_with_what_to_try(name: str) -> None:
     assert finding.name == name
     assert any(word in finding.sentence for word in ("--r1_gamma", "--lr", "photos"))
     assert "\n" not in finding.sentence
-    log[-1]["findings"] = [name]
+    log[-1] = replace(log[-1], findings=(name,))
     log += records(**ILL[name])
     assert names(log) == []
-    assert told(log) == [name]
+    assert findings_of(log) == [name]
 
 
 @pytest.mark.parametrize("name", ILL)
@@ -70,12 +72,12 @@ def test_what_passes_is_not_told(name: str) -> None:
     assert names([*good, *ill[: watchdog.WINDOW // 2]]) == []  # a moment
     assert names(records(**ILL[name], alpha=0.5)) == []  # a resolution is faded in
     mixed = records(**ILL[name])
-    mixed[-3:] = [{**record, "resolution": 64} for record in mixed[-3:]]
+    mixed[-3:] = [replace(record, resolution=64) for record in mixed[-3:]]
     assert names(mixed) == []  # a resolution has just come in
 
 
 @pytest.mark.parametrize("figures", [{"penalty": 90.0}, {"real_logit": 5.0, "fake_logit": -7.0}])
-def test_each_sign_of_a_low_gamma_is_enough(figures: dict[str, float]) -> None:
+def test_each_sign_of_a_low_gamma_is_enough(figures: dict[str, Any]) -> None:
     assert names(records(**figures)) == ["gamma too low"]
 
 
@@ -89,13 +91,18 @@ def test_the_remedy_of_a_blind_d_follows_from_its_learning_rate(lr: float, remed
 
 
 def test_little_between_the_logits_is_ill_only_at_a_rate_that_never_worked() -> None:
-    little = {"D_loss": 1.37, "real_logit": 0.1, "fake_logit": -0.1, "r_t": 0.15}
+    little: dict[str, Any] = {"D_loss": 1.37, "real_logit": 0.1, "fake_logit": -0.1, "r_t": 0.15}
     assert names(records(**little, lr=3e-3)) == []  # as good runs have it at 8 px
     assert names(records(**little, lr=3e-2)) == ["D sees nothing"]
 
 
 def test_a_d_that_is_wrong_the_same_way_about_all_sees_nothing() -> None:
-    wrong = {"D_loss": 2.0, "real_logit": 0.2, "fake_logit": 1.1, "r_t": 1.0}  # at lr 1e-6
+    wrong: dict[str, Any] = {
+        "D_loss": 2.0,
+        "real_logit": 0.2,
+        "fake_logit": 1.1,
+        "r_t": 1.0,
+    }  # at lr 1e-6
     assert names(records(**wrong)) == ["D sees nothing"]
 
 
@@ -105,9 +112,9 @@ def test_logits_of_a_critic_are_not_judged() -> None:
     assert names(records(**ILL["collapse"]), "wgan-gp") == ["collapse"]
 
 
-def measured(*distances: float) -> list[dict[str, Any]]:
+def measured(*distances: float) -> list[Record]:
     """Return a log with a distance every 400 images."""
-    return [{"iteration": 50 * n, "nimg": 400 * n, "swd": d} for n, d in enumerate(distances, 1)]
+    return [Record(50 * n, 400 * n, swd=d) for n, d in enumerate(distances, 1)]
 
 
 @pytest.mark.parametrize(
@@ -146,10 +153,10 @@ def test_variety_is_one_for_photos_and_none_for_one_picture(
     assert variety.measure(G, stage, torch.float32) == before  # nothing is drawn
     photos = variety.photos
     monkeypatch.setattr(G.synthesis, "forward", lambda *_: photos)
-    assert variety.measure(G, stage, torch.float32)["variety"] == pytest.approx(1)
+    assert variety.measure(G, stage, torch.float32) == pytest.approx(1)
     monkeypatch.setattr(G.synthesis, "forward", lambda *_: photos[:1].expand(16, -1, -1, -1))
-    assert variety.measure(G, stage, torch.float32)["variety"] == pytest.approx(0, abs=1e-6)
-    assert Variety(red_bank, G, seed=0).measure(G, Stage(8, 1.0), torch.float32) == {}
+    assert variety.measure(G, stage, torch.float32) == pytest.approx(0, abs=1e-6)
+    assert Variety(red_bank, G, seed=0).measure(G, Stage(8, 1.0), torch.float32) is None
 
 
 def test_a_run_that_fails_says_so_once_and_goes_on(
@@ -159,7 +166,7 @@ def test_a_run_that_fails_says_so_once_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """D learns fast and G not at all; a run that goes on does not tell it again."""
-    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    monkeypatch.setattr(loop, "LOG_EVERY", 2)
     monkeypatch.setattr(watchdog, "D_WINS", 0.3)
     out, broken = tmp_path / "run", tmp_path / "broken"
     flags = ["--lr", "1e-6", "--d_lr", "0.01", "--r1_gamma", "0", "--init_size", "8"]
