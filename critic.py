@@ -22,11 +22,11 @@ class Critic(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, images: Tensor, stage: Stage, lots: int = 1) -> Tensor:
+    def forward(self, images: Tensor, stage: Stage, sets: int = 1) -> Tensor:
         """Return float32 logits [N] for images [N, 3, R, R], R being the stage's resolution.
 
-        Computes in the dtype of the images. They may be several `lots` of equal size, one after
-        the other: no logit depends on an image of another lot.
+        Computes in the dtype of the images. They may be several `sets` of equal size, one after
+        the other, such as reals and fakes: no logit depends on an image of another set.
         """
 
     @abstractmethod
@@ -75,10 +75,10 @@ class Discriminator(Critic):
         own = tuple(f"{part}.{r}." for part in ("from_rgb", "blocks") for r in largest)
         return {name for name, _ in self.named_parameters() if name.startswith(own)}
 
-    def forward(self, images: Tensor, stage: Stage, lots: int = 1) -> Tensor:
+    def forward(self, images: Tensor, stage: Stage, sets: int = 1) -> Tensor:
         """Return float32 logits [N]: see Critic."""
         x, _ = self.descend(images, stage)
-        x = activate(self.conv(with_minibatch_std(x, len(x) // lots)))
+        x = activate(self.conv(with_minibatch_std(x, len(x) // sets)))
         return self.logit(activate(self.dense(x.flatten(1)))).squeeze(1).float()
 
     def features(self, images: Tensor, stage: Stage) -> list[Tensor]:
@@ -101,15 +101,15 @@ class Discriminator(Critic):
         return x, outputs
 
 
-def with_minibatch_std(x: Tensor, lot: int) -> Tensor:
+def with_minibatch_std(x: Tensor, set_size: int) -> Tensor:
     """Return x [N, C, H, W] with one more map: how much the images of a group differ.
 
-    The mean standard deviation over groups of (at most) four neighbours in a lot, in float32; it
+    The mean standard deviation over groups of (at most) four neighbours in a set, in float32; it
     lets D see a lack of variety (Karras et al. 2018, sec. 3). Groups of four as in the official
     code.
     """
     n, c, h, w = x.shape
-    size = math.gcd(lot, STD_GROUP)
+    size = math.gcd(set_size, STD_GROUP)
     groups = x.float().view(n // size, size, c, h, w)
     deviation = groups - groups.mean(dim=1, keepdim=True)
     std = (deviation.square().mean(dim=1) + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [N / size]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from common.cli import FIRST_SIZE, MAX_SEED, Parser, device, integer, number, resolution, run_script
+from training.losses import LOSSES
 
 PROGRAM = "train.py"
 EXAMPLES = """\
@@ -83,8 +84,8 @@ def add_learning_flags(parser: Parser) -> None:
     add("--w_dim", type=integer(1, 4096), metavar="N", help=dim)
     depth = "layers from z to w (default: 2)"
     add("--mapping_layers", type=integer(1, 64), metavar="N", help=depth)
-    loss = "logistic with R1, Wasserstein, or relativistic pairs with R1 and R2"
-    add("--loss", default="r1", choices=["r1", "wgan-gp", "rpgan"], help=loss)
+    kinds = "; ".join(f"{name}: {loss.summary}" for name, loss in LOSSES.items())
+    add("--loss", default="r1", choices=list(LOSSES), help=kinds)
     rate = number(0, 1, above=True)
     narrow = "Adam's learning rate (default: 0.001 / sqrt(width))"
     add("--lr", type=rate, metavar="X", help=narrow)

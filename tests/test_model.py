@@ -395,7 +395,7 @@ def test_no_logit_depends_on_another_lot(n):
     D = Discriminator(CONFIG).requires_grad_(False)
     with torch.no_grad():
         one, other = torch.randn(2, n, 3, 32, 32)
-        both = D(torch.cat([one, other]), FULL, lots=2)
+        both = D(torch.cat([one, other]), FULL, sets=2)
         torch.testing.assert_close(both, torch.cat([D(one, FULL), D(other, FULL)]))
 
 

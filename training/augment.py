@@ -52,28 +52,27 @@ def draw(
     n: int,
     p: Tensor | float,
     rng: torch.Generator,
-    lots: int = 1,
-    part: slice = slice(None),
+    sets: int = 1,
+    rows: slice = slice(None),
 ) -> Transformations:
-    """Return transformations of so many lots of n images, on the device of `rng`.
+    """Return transformations for `rows` of each of `sets` sets of n images, on rng's device.
 
-    Each of the six (two shifts count as one) is drawn for itself with probability p. Of every lot
-    only the images in `part` are meant, whatever else is drawn.
+    Each of the six (the two shifts count as one) is applied with probability p, independently.
     """
-    u = torch.rand(13, lots, n, generator=rng, device=rng.device)[:, :, part].flatten(1)
+    u = torch.rand(13, sets, n, generator=rng, device=rng.device)[:, :, rows].flatten(1)
     chosen = u[[0, 0, 1, 2, 3, 4, 5]] < p  # what is not chosen is neutral
     extent = (2 * u[6:] - 1) * chosen
     n = extent.shape[1]
     across, down, scale, turn, brightness, contrast, saturation = extent
     size = torch.exp2(-SCALE * scale)
     cos, sin = size * (TURN * turn).cos(), size * (TURN * turn).sin()
-    rows = [cos, -sin, 2 * SHIFT * across, sin, cos, 2 * SHIFT * down]
+    place = [cos, -sin, 2 * SHIFT * across, sin, cos, 2 * SHIFT * down]
     grey = torch.full((3, 3), 1 / 3, device=rng.device)  # onto the axis from black to white
     colourful = torch.exp2(SATURATION * saturation).view(n, 1, 1)
     colour = grey + colourful * (torch.eye(3, device=rng.device) - grey)
     return Transformations(
         moved=chosen[:4].any(dim=0),
-        place=torch.stack(rows, dim=1).view(n, 2, 3),
+        place=torch.stack(place, dim=1).view(n, 2, 3),
         colour=colour * torch.exp2(CONTRAST * contrast).view(n, 1, 1),
         brightness=BRIGHTNESS * brightness,
     )

@@ -73,7 +73,7 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def part(batch: int) -> slice:
+def rows(batch: int) -> slice:
     """Return the rows of a batch that this process computes."""
     each = batch // size()
     return slice(rank() * each, (rank() + 1) * each)

@@ -1,84 +1,144 @@
-"""Adversarial losses and gradient penalties: pure functions of logits and gradients.
+"""Adversarial losses, each one object: D's loss, G's loss, D's gradient penalty, what ADA watches.
 
-Logits are D's raw outputs [N], positive for "real". Every function returns a scalar tensor.
+Logits are D's raw outputs [N], positive for "real". Losses and penalties are scalar tensors.
+To add a loss, write its class and name it in LOSSES. train.py reads LOSSES for --help, so torch,
+which takes seconds to import, is imported only where it is called.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    LogitsOf = Callable[[Tensor, int], Tensor]  # D: from images and the number of parts in them
 
 WGAN_GP_WEIGHT = 10.0  # lambda of Gulrajani et al. 2017, sec. 4
 WGAN_DRIFT = 0.001  # epsilon of Karras et al. 2018, app. A.1: keeps D(real) from drifting off
 
 
-def d_logistic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Return D's loss -log D(x) - log(1 - D(G(z))) (Goodfellow et al. 2014, sec. 3)."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+class Loss(ABC):
+    """An adversarial loss. The defaults are those of a loss regularized by R1."""
+
+    summary: str  # for --help
+    penalty_name = "R1"  # on the progress bar
+    is_lazy = True  # the penalty is taken every `r1_every` iterations, that much stronger
+    has_scale = True  # how far apart logits lie can be compared between runs
+
+    @abstractmethod
+    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return D's loss."""
+
+    @abstractmethod
+    def g_loss(self, fake_logits: Tensor, real_logits: Callable[[], Tensor]) -> Tensor:
+        """Return G's loss. `real_logits()` runs D on reals, for losses that compare."""
+
+    def penalty_weight(self, r1_gamma: float) -> float:
+        """Return the weight of `penalty` in D's loss."""
+        return r1_gamma / 2
+
+    def penalty(self, logits_of: LogitsOf, images: Tensor, t: Callable[[], Tensor]) -> Tensor:
+        """Return D's gradient penalty at `images` [2N, 3, R, R]: N reals, then N fakes.
+
+        `t()` draws N uniform numbers in [0, 1), for penalties at points in between.
+        """
+        reals = images.chunk(2)[0].detach().requires_grad_()
+        return squared_gradient(logits_of(reals, 1), reals)
+
+    def confidence(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return r_t in [-1, 1], how sure D is of reals (Karras et al. 2020, ADA, eq. 1)."""
+        return real_logits.sign().mean()
 
 
-def g_logistic(fake_logits: Tensor) -> Tensor:
-    """Return G's non-saturating loss: -log D(G(z)) (Goodfellow et al. 2014, sec. 3)."""
-    return F.softplus(-fake_logits).mean()
+class Logistic(Loss):
+    """The non-saturating loss (Goodfellow et al. 2014, sec. 3) with R1 (Mescheder et al. 2018)."""
+
+    summary = "logistic with R1"
+
+    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return -log D(x) - log(1 - D(G(z)))."""
+        return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+
+    def g_loss(self, fake_logits: Tensor, real_logits: Callable[[], Tensor]) -> Tensor:
+        """Return -log D(G(z))."""
+        return softplus(-fake_logits).mean()
 
 
-def d_wgan(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Return the Wasserstein critic's loss with the drift term of Karras et al. 2018, app. A.1."""
-    return fake_logits.mean() - real_logits.mean() + WGAN_DRIFT * real_logits.square().mean()
+class Wasserstein(Loss):
+    """The critic's loss of Arjovsky et al. 2017 with the penalty of Gulrajani et al. 2017."""
+
+    summary = "Wasserstein with gradient penalty"
+    penalty_name = "GP"
+    is_lazy = False
+    has_scale = False
+
+    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return D(G(z)) - D(x) and the drift term of Karras et al. 2018, app. A.1."""
+        return fake_logits.mean() - real_logits.mean() + WGAN_DRIFT * real_logits.square().mean()
+
+    def g_loss(self, fake_logits: Tensor, real_logits: Callable[[], Tensor]) -> Tensor:
+        """Return -D(G(z)) (Arjovsky et al. 2017, algorithm 1)."""
+        return -fake_logits.mean()
+
+    def penalty_weight(self, r1_gamma: float) -> float:
+        """Return lambda, whatever R1's gamma is."""
+        return WGAN_GP_WEIGHT
+
+    def penalty(self, logits_of: LogitsOf, images: Tensor, t: Callable[[], Tensor]) -> Tensor:
+        """Return E[(||grad_x D(x)|| - 1)^2] at points between reals and fakes (2017, eq. 3)."""
+        reals, fakes = images.chunk(2)
+        points = reals.lerp(fakes, t().view(-1, 1, 1, 1)).requires_grad_()
+        slope = gradient(logits_of(points, 1), points).flatten(1).norm(dim=1)
+        return (slope - 1).square().mean()
+
+    def confidence(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the mean sign of the logits' differences, as logits alone have no zero."""
+        return (real_logits - fake_logits).sign().mean()
 
 
-def g_wgan(fake_logits: Tensor) -> Tensor:
-    """Return the Wasserstein generator's loss: -D(G(z)) (Arjovsky et al. 2017, algorithm 1)."""
-    return -fake_logits.mean()
+class Relativistic(Loss):
+    """The loss on pairs with R1 and R2 (Huang et al. 2024, R3GAN, sec. 2)."""
+
+    summary = "relativistic pairs with R1 and R2"
+
+    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return -log sigmoid(D(x) - D(G(z)))."""
+        return softplus(fake_logits - real_logits).mean()
+
+    def g_loss(self, fake_logits: Tensor, real_logits: Callable[[], Tensor]) -> Tensor:
+        """Return D's loss with reals and fakes exchanged."""
+        return self.d_loss(fake_logits, real_logits())
+
+    def penalty(self, logits_of: LogitsOf, images: Tensor, t: Callable[[], Tensor]) -> Tensor:
+        """Return R1 on reals plus R2, the same on fakes."""
+        images = images.detach().requires_grad_()
+        return 2 * squared_gradient(logits_of(images, 2), images)
+
+    def confidence(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the mean sign of the pairs' differences, which alone count."""
+        return (real_logits - fake_logits).sign().mean()
 
 
-def d_relativistic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Return D's loss on pairs: -log sigmoid(D(x) - D(G(z))) (Huang et al. 2024, R3GAN, sec. 2)."""
-    return F.softplus(fake_logits - real_logits).mean()
+def softplus(x: Tensor) -> Tensor:
+    """Return log(1 + exp(x))."""
+    import torch.nn.functional as F
+
+    return F.softplus(x)
 
 
-def g_relativistic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Return G's loss on pairs: D's with reals and fakes exchanged (Huang et al. 2024, sec. 2)."""
-    return d_relativistic(fake_logits, real_logits)
+def gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """Return the gradient of each logit [N] in its image [N, C, H, W], differentiable again."""
+    import torch
+
+    return torch.autograd.grad(logits.sum(), images, create_graph=True)[0]
 
 
-def r1_penalty(reals: Tensor, real_logits: Tensor) -> Tensor:
-    """Return E[||grad_x D(x)||^2] on reals [N, C, H, W] (Mescheder et al. 2018, eq. 9).
-
-    Weigh it with gamma / 2. `reals` must require grad and have led to `real_logits`.
-    """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), reals, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
+def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """Return E[||grad_x D(x)||^2] (Mescheder et al. 2018, eq. 9)."""
+    return gradient(logits, images).square().sum(dim=(1, 2, 3)).mean()
 
 
-def r1_r2_penalty(points: Tensor, logits: Tensor) -> Tensor:
-    """Return R1 on reals plus R2, the same on fakes (Huang et al. 2024, R3GAN, sec. 2).
-
-    `points` [2N, C, H, W] are N of each. Weigh it with gamma / 2, as the paper does both.
-    """
-    return 2 * r1_penalty(points, logits)
-
-
-def wgan_gradient_penalty(points: Tensor, logits: Tensor) -> Tensor:
-    """Return E[(||grad_x D(x)|| - 1)^2] at `points` [N, C, H, W] (Gulrajani et al. 2017, eq. 3).
-
-    The points lie between reals and fakes, see `between`; weigh it with WGAN_GP_WEIGHT.
-    """
-    (gradient,) = torch.autograd.grad(logits.sum(), points, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-
-
-def between(reals: Tensor, fakes: Tensor, t: Tensor) -> Tensor:
-    """Return points between reals and fakes, `t` [N] of the way (Gulrajani et al. 2017, sec. 4)."""
-    return torch.lerp(reals, fakes, t.view(-1, 1, 1, 1)).requires_grad_()
-
-
-D_LOSS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "r1": d_logistic,
-    "wgan-gp": d_wgan,
-    "rpgan": d_relativistic,
-}
-G_LOSS: dict[str, Callable[[Tensor], Tensor]] = {"r1": g_logistic, "wgan-gp": g_wgan}
+LOSSES: dict[str, Loss] = {"r1": Logistic(), "wgan-gp": Wasserstein(), "rpgan": Relativistic()}

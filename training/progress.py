@@ -16,6 +16,7 @@ from common.device import memory_gb
 from model import Stage
 from training.config import TrainConfig
 from training.growth import Growth
+from training.losses import LOSSES
 
 Costs = dict[int, float]  # seconds an image takes at each resolution
 SHOW_SECONDS = 10.0  # that the bar may stand still between two records, where a step takes long
@@ -29,7 +30,7 @@ class Meter:
     ) -> None:
         self.growth = config.growth
         self.batch = config.batch
-        self.penalty = "GP" if config.loss == "wgan-gp" else "R1"
+        self.penalty = LOSSES[config.loss].penalty_name
         self.costs = costs
         self.total = iterations * self.batch  # images
         self.sums: dict[str, torch.Tensor] = {}

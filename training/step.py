@@ -19,16 +19,7 @@ from model import Generator, Stage, update_ema
 from training import distributed
 from training.augment import augment, draw
 from training.config import TrainConfig
-from training.losses import (
-    D_LOSS,
-    G_LOSS,
-    WGAN_GP_WEIGHT,
-    between,
-    g_relativistic,
-    r1_penalty,
-    r1_r2_penalty,
-    wgan_gradient_penalty,
-)
+from training.losses import LOSSES
 from training.state import MORE_EMA, TrainState
 
 EMA_RAMP = 0.05  # the half-life is at most this share of the images seen (Karras et al. 2020, ADA)
@@ -43,12 +34,12 @@ def step_rng(seed: int, iteration: int, device: torch.device) -> torch.Generator
 
 
 class Step(NamedTuple):
-    """What one iteration is made under; `part` are the rows of the batch computed here."""
+    """What one iteration depends on; `rows` are those of the batch that this process computes."""
 
     config: TrainConfig
     stage: Stage
     rng: torch.Generator
-    part: slice = slice(None)
+    rows: slice = slice(None)
 
 
 def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats:
@@ -58,8 +49,8 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
     learned from these very fakes would teach how they were caught, not what faces look like.
     """
     rng = step_rng(config.seed, state.iteration, state.device)
-    step = Step(config, config.growth.at(state.nimg), rng, distributed.part(config.batch))
-    photos = bank.batch(config.seed, state.iteration, config.batch, step.part)
+    step = Step(config, config.growth.at(state.nimg), rng, distributed.rows(config.batch))
+    photos = bank.batch(config.seed, state.iteration, config.batch, step.rows)
     reals = prepare_reals(photos, step)
     fakes, w = make_fakes(state.G, step)
     stats = generator_step(state, step, fakes, reals)
@@ -82,11 +73,11 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
 
 def prepare_reals(photos: Tensor, step: Step) -> Tensor:
     """Return uint8 photos [N, 3, R, R] as D sees them: [-1, 1], half of them mirrored, faded."""
-    config, stage, rng, part = step
+    config, stage, rng, rows = step
     images = shrink(to_float(photos), stage.resolution)
     if config.mirror:
         flip = torch.rand(config.batch, 1, 1, 1, generator=rng, device=rng.device) < 0.5
-        images = torch.where(flip[part], images.flip(3), images)
+        images = torch.where(flip[rows], images.flip(3), images)
     return fade(images, stage.alpha)
 
 
@@ -96,47 +87,66 @@ def make_fakes(G: Generator, step: Step) -> tuple[Tensor, Tensor]:
     The border is drawn for each image among those of the layers in use (Karras et al. 2019,
     sec. 3.1).
     """
-    config, stage, rng, part = step
+    config, stage, rng, rows = step
     n = config.batch
     z = torch.randn(2, n, G.config.z_dim, generator=rng, device=rng.device)
-    w, w_other = G.mapping(z[:, part].flatten(0, 1)).chunk(2)
+    w, w_other = G.mapping(z[:, rows].flatten(0, 1)).chunk(2)
     layers = 2 * stage.resolution.bit_length() - 4
     cutoff = torch.randint(1, layers, (n,), generator=rng, device=rng.device)
     mixed = torch.rand(n, generator=rng, device=rng.device) < config.mixing
     cutoff = torch.where(mixed, cutoff, G.config.num_ws)
-    ws = G.mix(G.broadcast(w), G.broadcast(w_other), cutoff[part])
-    noise = [each[part] for each in G.draw_noise(n, stage.resolution, rng)]
+    ws = G.mix(G.broadcast(w), G.broadcast(w_other), cutoff[rows])
+    noise = [each[rows] for each in G.draw_noise(n, stage.resolution, rng)]
     return G.synthesis(ws, stage, noise, config.dtype), w
 
 
-def as_seen(state: TrainState, step: Step, *lots: Tensor) -> Tensor:
-    """Return lots [N, 3, R, R] of images as D sees them, in one batch, each augmented anew."""
-    images = torch.cat(lots)
+def augment_for_d(state: TrainState, step: Step, *sets: Tensor) -> Tensor:
+    """Return sets [N, 3, R, R] of images as D gets them: one batch, each image augmented anew."""
+    images = torch.cat(sets)
     if step.config.augment == "none":
         return images
-    drawn = draw(step.config.batch, state.ada.p, step.rng, len(lots), step.part)
-    return augment(images, drawn)
+    return augment(images, draw(step.config.batch, state.ada.p, step.rng, len(sets), step.rows))
+
+
+def generator_step(state: TrainState, step: Step, fakes: Tensor, reals: Tensor) -> Stats:
+    """Update G through its fakes against D as it is; reals are there for losses that compare.
+
+    Both are [N, 3, R, R].
+    """
+    config, stage = step.config, step.stage
+
+    def logits_of(images: Tensor) -> Tensor:
+        return state.D(augment_for_d(state, step, images).to(config.dtype), stage)
+
+    def real_logits() -> Tensor:
+        with torch.no_grad():
+            return logits_of(reals)
+
+    state.let_d_learn(False)
+    loss = LOSSES[config.loss].g_loss(logits_of(fakes), real_logits)
+    state.opt_G.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()
+    distributed.average_gradients(state.G)
+    state.scaler.step(state.opt_G)
+    state.let_d_learn(True)
+    return {"G_loss": loss.detach()}
 
 
 def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tensor) -> Stats:
-    """Update D on reals and fakes, both [N, 3, R, R] and without gradient.
-
-    `r_t` is how sure D is of reals: the mean sign of their logits (ADA, eq. 1), or where only
-    differences of logits count, of that to the fake's of the pair.
-    """
+    """Update D on reals and fakes, both [N, 3, R, R] and without gradient."""
     config, stage = step.config, step.stage
-    both = as_seen(state, step, reals, fakes)
-    real_logits, fake_logits = state.D(both.to(config.dtype), stage, lots=2).chunk(2)
-    loss = D_LOSS[config.loss](real_logits, fake_logits)
-    sure = real_logits if config.loss == "r1" else real_logits - fake_logits
-    stats = {"D_loss": loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
-    stats["r_t"] = sure.sign().mean()
+    loss = LOSSES[config.loss]
+    images = augment_for_d(state, step, reals, fakes)
+    real_logits, fake_logits = state.D(images.to(config.dtype), stage, sets=2).chunk(2)
+    d_loss = loss.d_loss(real_logits, fake_logits)
+    stats = {"D_loss": d_loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+    stats["r_t"] = loss.confidence(real_logits, fake_logits)
     weight = penalty_weight(config, state.iteration)
     if weight:
-        stats["penalty"] = gradient_penalty(state.D, step, both)
-        loss = loss + weight * stats["penalty"]
+        stats["penalty"] = gradient_penalty(state.D, step, images)
+        d_loss = d_loss + weight * stats["penalty"]
     state.opt_D.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
+    state.scaler.scale(d_loss).backward()
     distributed.average_gradients(state.D)
     state.scaler.step(state.opt_D)
     return {name: value.detach() for name, value in stats.items()}
@@ -145,54 +155,30 @@ def discriminator_step(state: TrainState, step: Step, reals: Tensor, fakes: Tens
 def penalty_weight(config: TrainConfig, iteration: int) -> float:
     """Return the weight of D's gradient penalty at an iteration; 0 where none is due.
 
-    R1 (and R2) is lazy: every `r1_every` iterations, as many times stronger (Karras et al. 2020,
-    StyleGAN2, sec. 3.1).
+    A lazy penalty is taken every `r1_every` iterations and weighs that much more (Karras et al.
+    2020, StyleGAN2, sec. 3.1).
     """
-    if config.loss == "wgan-gp":
-        return WGAN_GP_WEIGHT
-    return 0.0 if iteration % config.r1_every else config.r1_gamma / 2 * config.r1_every
+    loss = LOSSES[config.loss]
+    every = config.r1_every if loss.is_lazy else 1
+    return 0.0 if iteration % every else loss.penalty_weight(config.r1_gamma) * every
 
 
-def gradient_penalty(D: Critic, step: Step, both: Tensor) -> Tensor:
-    """Return the loss's penalty at reals and fakes [2N, 3, R, R] as D sees them.
+def gradient_penalty(D: Critic, step: Step, images: Tensor) -> Tensor:
+    """Return the loss's penalty at N reals and N fakes [2N, 3, R, R] as D gets them.
 
-    In float32 instead of fp16, whose range is too small for it. `D.forward` is D as it was
-    written: compiled code cannot be differentiated twice.
+    In float32 instead of fp16, whose range is too small for it. `D.forward` is never compiled:
+    compiled code cannot be differentiated twice.
     """
-    config, stage, rng, part = step
+    config, stage, rng, rows = step
     dtype = torch.float32 if config.precision == "fp16" else config.dtype
-    reals, fakes = both.chunk(2)
-    if config.loss == "wgan-gp":
-        t = torch.rand(config.batch, generator=rng, device=rng.device)
-        points = between(reals, fakes, t[part])
-        return wgan_gradient_penalty(points, D.forward(points.to(dtype), stage))
-    if config.loss == "rpgan":
-        points = both.detach().requires_grad_()
-        return r1_r2_penalty(points, D.forward(points.to(dtype), stage, lots=2))
-    points = reals.detach().requires_grad_()
-    return r1_penalty(points, D.forward(points.to(dtype), stage))
 
+    def logits_of(points: Tensor, sets: int) -> Tensor:
+        return D.forward(points.to(dtype), stage, sets)
 
-def generator_step(state: TrainState, step: Step, fakes: Tensor, reals: Tensor) -> Stats:
-    """Update G through its fakes [N, 3, R, R] against D as it now is.
+    def uniform() -> Tensor:
+        return torch.rand(config.batch, generator=rng, device=rng.device)[rows]
 
-    The reals are what fakes are compared with, if the loss does that.
-    """
-    config, stage = step.config, step.stage
-    state.let_d_learn(False)
-    fake_logits = state.D(as_seen(state, step, fakes).to(config.dtype), stage)
-    if config.loss == "rpgan":
-        with torch.no_grad():
-            real_logits = state.D(as_seen(state, step, reals).to(config.dtype), stage)
-        loss = g_relativistic(real_logits, fake_logits)
-    else:
-        loss = G_LOSS[config.loss](fake_logits)
-    state.opt_G.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
-    distributed.average_gradients(state.G)
-    state.scaler.step(state.opt_G)
-    state.let_d_learn(True)
-    return {"G_loss": loss.detach()}
+    return LOSSES[config.loss].penalty(logits_of, images, uniform)
 
 
 def ema_beta(config: TrainConfig, nimg: int, times: float = 1) -> float:

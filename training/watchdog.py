@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from checkpoints.records import Record
 from training.augment import P_MAX
+from training.losses import LOSSES
 
 WINDOW = 10  # records that must agree, all of one resolution that is faded in
 D_WINS = 0.1  # D's loss; good runs on drawn faces begin at 0.2
@@ -40,16 +41,16 @@ def findings_of(records: list[Record]) -> list[str]:
     return [name for record in records for name in record.findings]
 
 
-def look(records: list[Record], loss: str = "r1") -> list[Finding]:
+def look(records: list[Record], loss: str) -> list[Finding]:
     """Return what the last of the records shows and none before it has told.
 
-    Logits of a Wasserstein critic have no scale, so of them nothing is said.
+    Logits without a scale, as of a Wasserstein critic, are not judged.
     """
     steps = [r for r in records[-4 * WINDOW :] if None not in (r.D_loss, r.logit_gap)][-WINDOW:]
     steady = len(steps) == WINDOW and all(
         record.alpha == 1 and record.resolution == steps[0].resolution for record in steps
     )
-    rules = [*OF_ANY_LOSS, *(OF_LOGITS if loss != "wgan-gp" else [])] if steady else []
+    rules = [*OF_ANY_LOSS, *(OF_LOGITS if LOSSES[loss].has_scale else [])] if steady else []
     found = [rule(steps) for rule in rules] + [nothing_gained(records)]
     before = findings_of(records)
     new = {finding.name: finding for finding in found if finding and finding.name not in before}

@@ -11,7 +11,7 @@ from critic import Discriminator
 from model import ModelConfig, Stage
 from ops.adain import activate
 from ops.conv import blur, convolve, filtered, padding_for, spread, spread_transposed
-from training.losses import r1_penalty
+from training.losses import squared_gradient
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_r1_has_the_gradient_that_plain_convolutions_give_it(monkeypatch):
             monkeypatch.setattr("model.blur", filtered)
         torch.manual_seed(1)
         reals = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
-        penalty = r1_penalty(reals, D(reals, Stage(16, 0.5)))
+        penalty = squared_gradient(D(reals, Stage(16, 0.5)), reals)
         found.append(torch.autograd.grad(penalty, list(D.parameters()), allow_unused=True))
     assert sum(each is not None and bool(each.any()) for each in found[0]) > 10
     for ours, expected in zip(*found, strict=True):

@@ -138,10 +138,10 @@ def test_the_mean_of_reals_can_be_had_back_from_what_d_is_shown() -> None:
 
 
 def test_parts_of_a_batch_are_drawn_as_the_whole_of_it_is() -> None:
-    whole = augment.draw(8, 0.6, rng(4), lots=2)
+    whole = augment.draw(8, 0.6, rng(4), sets=2)
     for part in (slice(0, 4), slice(4, 8)):
         rows = [*range(8)[part], *range(8, 16)[part]]
-        own = augment.draw(8, 0.6, rng(4), lots=2, part=part)
+        own = augment.draw(8, 0.6, rng(4), sets=2, rows=part)
         for name in ("moved", "place", "colour", "brightness"):
             assert torch.equal(getattr(own, name), getattr(whole, name)[rows])
 

@@ -157,7 +157,7 @@ def test_one_process_alone_waits_for_nobody():
     before = [t.clone() for t in tensors]
     distributed.average(tensors)
     assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
-    assert distributed.part(12) == slice(0, 12)
+    assert distributed.rows(12) == slice(0, 12)
     assert (distributed.highest(3, torch.device("cpu")), distributed.from_first("x")) == (3, "x")
 
 
@@ -166,5 +166,5 @@ def test_the_parts_make_up_the_batch(monkeypatch):
     rows = []
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
-        rows += range(24)[distributed.part(24)]
+        rows += range(24)[distributed.rows(24)]
     assert rows == list(range(24))

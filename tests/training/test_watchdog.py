@@ -54,7 +54,7 @@ def test_nothing_is_told_of_a_good_run() -> None:
 @pytest.mark.parametrize("name", ILL)
 def test_what_is_wrong_is_told_once_with_what_to_try(name: str) -> None:
     log = records(**ILL[name])
-    (finding,) = look(log)
+    (finding,) = look(log, "r1")
     assert finding.name == name
     assert any(word in finding.sentence for word in ("--r1_gamma", "--lr", "photos"))
     assert "\n" not in finding.sentence
@@ -86,7 +86,7 @@ def test_each_sign_of_a_low_gamma_is_enough(figures: dict[str, Any]) -> None:
     [(1e-5, "ten times as much --lr"), (1e-3, "a tenth of --r1_gamma"), (3e-2, "a tenth of --lr")],
 )
 def test_the_remedy_of_a_blind_d_follows_from_its_learning_rate(lr: float, remedy: str) -> None:
-    (finding,) = look(records(**ILL["D sees nothing"], lr=lr))
+    (finding,) = look(records(**ILL["D sees nothing"], lr=lr), "r1")
     assert finding.sentence.endswith(f"Try {remedy}")
 
 
