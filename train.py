@@ -119,9 +119,9 @@ def refuse_freezing(parser: Parser, args: argparse.Namespace) -> None:
 
 def work(args: argparse.Namespace) -> None:
     """Take up the run or begin it, and train."""
-    from training.loop import run_or_fail  # here, for torch takes seconds to import
+    from training.loop import run  # here, for torch takes seconds to import
 
-    run_or_fail(args)
+    run(args)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -55,8 +55,7 @@ class TrainConfig:
 
 
 def model_config(args: argparse.Namespace, before: dict[str, Any]) -> ModelConfig:
-    """Return what the networks are built from; a run that goes on keeps what `before` has."""
-
+    """Return what the networks are built from; a resumed run keeps what `before` has."""
     w_dim = args.w_dim or before.get("w_dim")
     layers = args.mapping_layers or before.get("mapping_layers")
     return ModelConfig.of(args.max_size, args.width, w_dim, layers)
@@ -65,36 +64,23 @@ def model_config(args: argparse.Namespace, before: dict[str, Any]) -> ModelConfi
 def train_config(
     args: argparse.Namespace, device: torch.device, before: dict[str, Any]
 ) -> TrainConfig:
-    """Return the settings with everything left open decided.
+    """Return the settings, with everything that the flags leave open decided.
 
-    A run that goes on keeps the growth of `before`: a longer one must not move it. A step
-    of Adam moves what a layer gives by the rate times the square root of its inputs, so narrow
-    networks take longer steps.
+    A resumed run keeps the growth in `before`, its config.json: making it longer must not move it.
+    One step of Adam changes a layer's output by about the rate times the square root of its
+    inputs, so narrow networks learn at higher rates.
     """
-
     init_size = args.init_size or before.get("init_size") or min(FIRST_SIZE, args.max_size)
     doublings = (args.max_size // init_size).bit_length() - 1
     half_run = args.iterations * args.batch // 2
     lr = args.lr or before.get("lr") or round(0.001 / math.sqrt(args.width), 6)
-    phase = args.phase or before.get("phase") or max(1, half_run // max(1, 2 * doublings))
-    return TrainConfig(
-        init_size=init_size,
-        max_size=args.max_size,
-        iterations=args.iterations,
-        batch=args.batch,
-        phase=phase,
-        lr=lr,
-        d_lr=args.d_lr or lr,
-        loss=args.loss,
-        r1_gamma=args.r1_gamma,
-        r1_every=args.r1_every,
-        mixing=args.mixing,
-        ema=args.ema,
-        more_ema=args.more_ema,
-        augment=args.augment,
-        augment_p=args.augment_p,
-        freeze_d=args.freeze_d,
-        mirror=not args.no_mirror,
-        precision=choose_precision(args.precision, device),
-        seed=args.seed,
-    )
+    decided = {
+        "init_size": init_size,
+        "phase": args.phase or before.get("phase") or max(1, half_run // max(1, 2 * doublings)),
+        "lr": lr,
+        "d_lr": args.d_lr or lr,
+        "mirror": not args.no_mirror,
+        "precision": choose_precision(args.precision, device),
+    }
+    names = {field.name for field in fields(TrainConfig)} - decided.keys()
+    return TrainConfig(**{name: getattr(args, name) for name in names}, **decided)

@@ -28,7 +28,7 @@ def device_of_rank(name: str) -> str:
     return name
 
 
-def refuse_batch(batch: int) -> None:
+def check_batch(batch: int) -> None:
     """Raise UserError if the parts of a batch would tear groups of minibatch std apart."""
     if size() > 1 and batch % (STD_GROUP * size()):
         raise UserError(

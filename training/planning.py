@@ -75,7 +75,7 @@ class Trial:
             last = self.config.growth.at(self.config.growth.images)
             self.metric = self._seconds(lambda: best.distance(G, last, dtype))
 
-    def refuse_memory(self, batch: int) -> None:
+    def check_memory(self, batch: int) -> None:
         """Raise UserError if steps of `batch` need more than is free, judged by smaller ones."""
         small = STD_GROUP * distributed.size()
         peaks = []
@@ -125,7 +125,7 @@ class Trial:
         return float(distributed.from_first(time.perf_counter() - begin))
 
 
-def settle(
+def resolve_plan(
     args: argparse.Namespace, bank: ImageBank, begin: Begin, before: dict[str, Any]
 ) -> list[str]:
     """Decide what is LEFT_OPEN in `args`; return lines that tell the plan, if one was made.
@@ -157,7 +157,7 @@ def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     total = 3600 * args.hours
     trial, room = widest(args, bank, begin, total)
     batch = args.batch or largest(BATCHES, room, bank.count)
-    trial.refuse_memory(batch)
+    trial.check_memory(batch)
     first = args.init_size or min(chosen(FIRST_SIZES, room), args.max_size)
     costs = {size: trial.cost(batch, size) for size in trial.sizes if size >= first}
     left = total - distributed.from_first(time.monotonic() - args.start)
@@ -204,7 +204,7 @@ def widest(
         batch = args.batch or largest(BATCHES, least, bank.count)
         try:
             trial = Trial(args, bank, begin, width)
-            trial.refuse_memory(batch)
+            trial.check_memory(batch)
             room = total / trial.cost(batch, trial.sizes[-1])
         except (UserError, MemoryError, RuntimeError) as error:
             if not taken or not (isinstance(error, UserError) or is_out_of_memory(error)):
@@ -232,7 +232,7 @@ def estimate(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     """Return the run as asked, with what it costs."""
     trial = Trial(args, bank, begin, args.width)
     config = trial.asked
-    trial.refuse_memory(config.batch)
+    trial.check_memory(config.batch)
     costs = {size: trial.cost(config.batch, size) for size in trial.sizes}
     first, last = config.init_size, config.iterations
     return Plan(first, args.width, config.batch, config.phase, last, costs)

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from checkpoints.records import Record
-from common.cli import Forgiving, tell
+from common.cli import Forgiving
 from common.device import memory_gb
 from model import Stage
 from training.config import TrainConfig
@@ -101,11 +101,6 @@ class Meter:
         """Count to another end."""
         self.total = iterations * self.batch
         self.bar.total = iterations
-
-    def tell(self, program: str, line: str) -> None:
-        """Tell a line in the place of the bar."""
-        self.bar.clear()
-        tell(program, line)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -56,11 +56,11 @@ def claim(folder: Path) -> IO[str]:
         ) from error
     for stale in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), folder / NEXT]:
         stale.unlink(missing_ok=True)
-    _refuse_without_state(folder)
+    check_state_is_there(folder)
     return lock
 
 
-def _refuse_without_state(folder: Path) -> None:
+def check_state_is_there(folder: Path) -> None:
     """Raise UserError where there are snapshots or a log, but no state that would go on from them.
 
     A run that began anew here would overwrite them.
@@ -157,7 +157,7 @@ def start_from(state: TrainState, path: Path, tell: Tell) -> None:
     tell(f"weights from {found}{''.join(anew)}")
 
 
-def refuse_not_finite(state: TrainState, steps: int) -> None:
+def check_finite(state: TrainState, steps: int) -> None:
     """Raise NotFiniteError if `steps`, whose losses were not finite, are any, or if G_ema is not.
 
     A gradient that is not finite makes weights so, and these the next losses; G's at once G_ema.

@@ -41,7 +41,7 @@ def findings_of(records: list[Record]) -> list[str]:
     return [name for record in records for name in record.findings]
 
 
-def look(records: list[Record], loss: str) -> list[Finding]:
+def diagnose(records: list[Record], loss: str) -> list[Finding]:
     """Return what the last of the records shows and none before it has told.
 
     Logits without a scale, as of a Wasserstein critic, are not judged.

@@ -50,7 +50,7 @@ class Priced:
         self.width, self.sizes = width, growth.resolutions
         self.config = argparse.Namespace(growth=growth)
 
-    def refuse_memory(self, batch: int) -> None:
+    def check_memory(self, batch: int) -> None:
         if self.full and self.width > 0.125:
             raise UserError("full")
 
@@ -126,7 +126,7 @@ def test_what_is_planned_is_what_runs_and_goes_on(monkeypatch: pytest.MonkeyPatc
 
     def growth(before: dict[str, Any]) -> Growth:
         args = arguments("--hours", "0.1")
-        planning.settle(args, bank, None, before)  # type: ignore[arg-type]
+        planning.resolve_plan(args, bank, None, before)  # type: ignore[arg-type]
         return train_config(args, bank.device, before).growth
 
     assert growth({}).resolutions == [32, 64]
@@ -295,10 +295,10 @@ def test_a_batch_that_does_not_fit_is_told_before_it_is_tried(
     trial = object.__new__(planning.Trial)
     trial.sizes, trial.width = [8], 0.03
     trial.state = argparse.Namespace(device=torch.device("cpu"))  # type: ignore[assignment]
-    trial.refuse_memory(16)  # 1.5 GB, and half of one for each four images more: 2.5
+    trial.check_memory(16)  # 1.5 GB, and half of one for each four images more: 2.5
     peaks = iter((1.0, 1.5))
     with pytest.raises(UserError, match=r"batch of 32 at 8 px .* about 4.5 GB; 3.5 are there"):
-        trial.refuse_memory(32)
+        trial.check_memory(32)
 
 
 def test_two_processes_make_one_plan(tiny_lmdb: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.scripts.test_train import _signal_handlers, digest, run  # noqa: F401
 from training import loop, watchdog
 from training.augment import P_MAX
 from training.probes import Variety, spread
-from training.watchdog import findings_of, look
+from training.watchdog import diagnose, findings_of
 
 # A good run's figures, as its records have them: 5,000 photos, 32 px, gamma 0.5.
 GOOD: dict[str, Any] = {
@@ -31,7 +31,7 @@ def records(count: int = 40, **figures: Any) -> list[Record]:
 
 
 def names(log: list[Record], loss: str = "r1") -> list[str]:
-    return [finding.name for finding in look(log, loss)]
+    return [finding.name for finding in diagnose(log, loss)]
 
 
 ILL: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ def test_nothing_is_told_of_a_good_run() -> None:
 @pytest.mark.parametrize("name", ILL)
 def test_what_is_wrong_is_told_once_with_what_to_try(name: str) -> None:
     log = records(**ILL[name])
-    (finding,) = look(log, "r1")
+    (finding,) = diagnose(log, "r1")
     assert finding.name == name
     assert any(word in finding.sentence for word in ("--r1_gamma", "--lr", "photos"))
     assert "\n" not in finding.sentence
@@ -86,7 +86,7 @@ def test_each_sign_of_a_low_gamma_is_enough(figures: dict[str, Any]) -> None:
     [(1e-5, "ten times as much --lr"), (1e-3, "a tenth of --r1_gamma"), (3e-2, "a tenth of --lr")],
 )
 def test_the_remedy_of_a_blind_d_follows_from_its_learning_rate(lr: float, remedy: str) -> None:
-    (finding,) = look(records(**ILL["D sees nothing"], lr=lr), "r1")
+    (finding,) = diagnose(records(**ILL["D sees nothing"], lr=lr), "r1")
     assert finding.sentence.endswith(f"Try {remedy}")
 
 
