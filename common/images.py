@@ -26,6 +26,12 @@ def upsample(images: Tensor) -> Tensor:
     return F.interpolate(images, scale_factor=2, mode="nearest")
 
 
+def repeat_pixels(images: Tensor, resolution: int) -> Tensor:
+    """Return images [N, C, R, R] enlarged to `resolution`, a multiple of R, by repeating pixels."""
+    times = resolution // images.shape[-1]
+    return images.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+
 def shrink(images: Tensor, resolution: int) -> Tensor:
     """Return float images [N, C, R, R] reduced to `resolution` by means of square blocks.
 

@@ -215,7 +215,7 @@ class Loop:
     ) -> None:
         self.state, self.end, self.bank, self.args, self.signals = state, end, bank, args, signals
         self.config = end.config
-        self.sheet = SampleSheet(state.G, self.config.seed, state.device)
+        self.sheet = SampleSheet(state.G, self.config.seed)
         self.variety = Variety(bank, state.G, self.config.seed)
         self.best = Best(args.out, bank, state.G_ema) if args.metric_every else None
         self.saved = time.monotonic()

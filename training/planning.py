@@ -66,7 +66,7 @@ class Trial:
         self.asked, self.state = begin(width, args.batch or STD_GROUP * distributed.size())
         self.config = replace(self.asked, phase=PHASE)
         self.sizes = self.config.growth.resolutions
-        self.sheet = SampleSheet(self.state.G, self.config.seed, self.state.device)
+        self.sheet = SampleSheet(self.state.G, self.config.seed)
         self.costs: dict[tuple[int, int], float] = {}  # by batch and size
         self.metric = 0.0  # seconds a measurement takes
         if args.metric_every:

@@ -1,7 +1,8 @@
-"""best.pt: of all that a run measures, the generator whose samples are nearest to the photos."""
+"""What a run looks at while it trains: the sample grid, the variety of samples, the best so far."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,61 +13,76 @@ from torch import Tensor
 from checkpoints import checkpoint
 from checkpoints.run_folder import BEST
 from common.cli import PSI
-from common.images import grid, shrink, to_float, to_uint8
+from common.images import grid, repeat_pixels, shrink, to_float, to_uint8
 from dataset import ImageBank
 from metrics.metrics import require, sliced_wasserstein
 from model import Generator, Stage
 from training.state import TrainState
 
-PHOTOS = 128  # whose differences are the measure of variety
-SAMPLES = 16
-COARSE = 8  # px: below, differences are of faces and colours; noise and sharpness do not count
+AT_ONCE = 50  # images in one pass
 GRID = (4, 8)  # rows and columns of a sample grid
-IMAGES = 1000  # that are compared, at most
-AT_ONCE = 50
+# Variety compares 16 samples with 128 photos. Below 8 px, faces and colours differ; noise and
+# sharpness do not count.
+VARIETY_SAMPLES, VARIETY_PHOTOS, VARIETY_PX = 16, 128, 8
+BEST_IMAGES = 1000  # samples and photos that are compared, at most
 DIRECTIONS = 128  # a quarter of the paper's: a distance takes about 4 s of one core
 
 
-class SampleSheet:
-    """The same faces from first to last: z and noise are drawn once, from the run's seed."""
+class FixedSamples:
+    """Samples of the same z and noise each time: only the generator changes in between.
 
-    def __init__(self, G: Generator, seed: int, device: torch.device) -> None:
-        n_row, self.n_col = GRID
-        rng = torch.Generator(device).manual_seed(seed)
-        self.z = torch.randn(n_row * self.n_col, G.config.z_dim, generator=rng, device=device)
-        self.noise = G.draw_noise(len(self.z), G.config.resolution, rng)
-        self.resolution = G.config.resolution
+    The random numbers follow from the seed alone and touch no others: training goes on as if
+    nothing were sampled.
+    """
+
+    def __init__(self, G: Generator, count: int, seed: int) -> None:
+        self.rng = torch.Generator(G.w_avg.device).manual_seed(seed)
+        self.z = torch.randn(count, G.config.z_dim, generator=self.rng, device=self.rng.device)
+        self.rng_after_z = self.rng.get_state()
 
     @torch.no_grad()
-    def draw(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Image.Image:
-        """Return the sheet at the largest resolution, whatever the stage's is.
+    def batches(
+        self, G: Generator, stage: Stage, dtype: torch.dtype, psi: float = 1.0
+    ) -> Iterator[Tensor]:
+        """Yield float32 images [N, 3, R, R], about [-1, 1], R being the stage's resolution."""
+        self.rng.set_state(self.rng_after_z)
+        for z in self.z.split(AT_ONCE):
+            ws = G.truncate(G.broadcast(G.mapping(z)), psi)
+            noise = G.draw_noise(len(z), stage.resolution, self.rng)
+            yield G.synthesis(ws, stage, noise, dtype)
 
-        Truncated as generate.py's are by default: what is seen here is what one gets there.
+    def uint8(self, G: Generator, stage: Stage, dtype: torch.dtype, psi: float = 1.0) -> Tensor:
+        """Return all of them as uint8 [N, 3, R, R] on the CPU, R being G's largest resolution."""
+        images = torch.cat([to_uint8(b).cpu() for b in self.batches(G, stage, dtype, psi)])
+        return repeat_pixels(images, G.config.resolution)
+
+
+class SampleSheet:
+    """The same faces from the first grid of a run to the last."""
+
+    def __init__(self, G: Generator, seed: int) -> None:
+        self.samples = FixedSamples(G, GRID[0] * GRID[1], seed)
+
+    def draw(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Image.Image:
+        """Return the grid at the largest resolution, whatever the stage's is.
+
+        Truncated as generate.py's samples are by default, so that both look alike.
         """
-        ws = G.truncate(G.broadcast(G.mapping(self.z)), PSI)
-        images = G.synthesis(ws, stage, self.noise, dtype)
-        times = self.resolution // stage.resolution
-        return grid(
-            to_uint8(images).repeat_interleave(times, 2).repeat_interleave(times, 3), self.n_col
-        )
+        return grid(self.samples.uint8(G, stage, dtype, PSI), GRID[1])
 
 
 class Best:
-    """Measures G_ema by the sliced Wasserstein distance and keeps the one with the lowest.
+    """Measures G_ema by the sliced Wasserstein distance and keeps the lowest as best.pt.
 
-    Random numbers are its own and the same each time: training goes on as if it were not there.
     Raises UserError for too few photos, or photos below 8 px.
     """
 
     def __init__(self, folder: Path, bank: ImageBank, G: Generator) -> None:
         require(bank.count, "training photos")
-        count = min(IMAGES, bank.count)
-        chosen = np.linspace(0, bank.count - 1, count).round().astype(int)
-        self.reals = bank.take(chosen).cpu()
-        sliced_wasserstein(self.reals[:1], self.reals[:1], directions=1)  # too small is told now
+        self.reals = evenly_spaced(bank, BEST_IMAGES).cpu()
+        sliced_wasserstein(self.reals[:1], self.reals[:1], directions=1)  # raises if too small
         self.path = folder / BEST
-        rng = torch.Generator(G.w_avg.device).manual_seed(0)
-        self.z = torch.randn(count, G.config.z_dim, generator=rng, device=rng.device)
+        self.samples = FixedSamples(G, len(self.reals), seed=0)
         self.lowest = float("inf")
         if self.path.exists():
             self.lowest = float(checkpoint.load(self.path).get("swd", "inf"))
@@ -83,46 +99,32 @@ class Best:
 
     def distance(self, G: Generator, stage: Stage, dtype: torch.dtype) -> float:
         """Return the distance, in thousandths, between photos and samples of `stage`."""
-        samples = self.samples(G, stage, dtype)
+        samples = self.samples.uint8(G, stage, dtype)
         return sliced_wasserstein(self.reals, samples, DIRECTIONS).mean().item()
-
-    @torch.no_grad()
-    def samples(self, G: Generator, stage: Stage, dtype: torch.dtype) -> Tensor:
-        """Return uint8 samples as large as the photos, whatever the stage: [N, 3, R, R]."""
-        rng = torch.Generator(self.z.device).manual_seed(1)
-        parts = []
-        for z in self.z.split(AT_ONCE):
-            noise = G.draw_noise(len(z), stage.resolution, rng)
-            images = G.synthesis(G.broadcast(G.mapping(z)), stage, noise, dtype)
-            parts.append(to_uint8(images).cpu())
-        times = self.reals.shape[-1] // stage.resolution
-        return torch.cat(parts).repeat_interleave(times, 2).repeat_interleave(times, 3)
 
 
 class Variety:
-    """How much samples differ from each other, in terms of how much the photos do: about 1."""
+    """How much samples differ from each other, relative to photos: about 1, 0 after a collapse."""
 
     def __init__(self, bank: ImageBank, G: Generator, seed: int) -> None:
-        chosen = np.linspace(0, bank.count - 1, min(PHOTOS, bank.count)).round().astype(int)
-        self.photos = to_float(bank.take(chosen))
-        rng = torch.Generator(self.photos.device).manual_seed(seed)
-        self.z = torch.randn(SAMPLES, G.config.z_dim, generator=rng, device=rng.device)
-        self.noise = G.draw_noise(SAMPLES, G.config.resolution, rng)
+        self.photos = to_float(evenly_spaced(bank, VARIETY_PHOTOS))
+        self.samples = FixedSamples(G, VARIETY_SAMPLES, seed)
 
-    @torch.no_grad()
     def measure(self, G: Generator, stage: Stage, dtype: torch.dtype) -> float | None:
-        """Return the ratio for samples of `stage`; None where the photos are alike themselves.
-
-        The z and noise are the same each time, and nobody else's.
-        """
-        size = min(COARSE, stage.resolution)
-        photos = spread(self.photos, size)
-        if not photos > 0:
+        """Return the ratio for samples of `stage`; None where all photos are the same."""
+        size = min(VARIETY_PX, stage.resolution)
+        of_photos = mean_distance(self.photos, size)
+        if not of_photos > 0:
             return None
-        samples = G.synthesis(G.broadcast(G.mapping(self.z)), stage, self.noise, dtype)
-        return spread(samples.clamp(-1, 1), size) / photos
+        samples = torch.cat(list(self.samples.batches(G, stage, dtype)))
+        return mean_distance(samples.clamp(-1, 1), size) / of_photos
 
 
-def spread(images: Tensor, size: int) -> float:
-    """Return the mean distance of two of the images [N, 3, R, R] at `size` px; NaN for one."""
+def evenly_spaced(bank: ImageBank, count: int) -> Tensor:
+    """Return `count` photos from all over the bank, or all: uint8 [N, 3, R, R]."""
+    return bank.take(np.linspace(0, bank.count - 1, min(count, bank.count)).round().astype(int))
+
+
+def mean_distance(images: Tensor, size: int) -> float:
+    """Return the mean distance between two of the images [N, 3, R, R] at `size` px; NaN for one."""
     return float(torch.pdist(shrink(images.float(), size).flatten(1)).mean())

@@ -82,7 +82,7 @@ def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str
     """
     before = read_config(folder)
     if "lmdb" in before:  # which earlier versions kept as it was typed
-        before["lmdb"] = str(Path(before["lmdb"]).absolute())
+        before["lmdb"] = str(Path(str(before["lmdb"])).absolute())
     changed = [key for key in asked if before and before.get(key) != asked[key]]
     for key in changed:
         if key == "data":

@@ -15,7 +15,7 @@ from model import Generator, ModelConfig, Stage
 from tests.scripts.test_train import _signal_handlers, digest, run  # noqa: F401 - a fixture
 from training import loop, watchdog
 from training.augment import P_MAX
-from training.probes import Variety, spread
+from training.probes import Variety, mean_distance
 from training.watchdog import diagnose, findings_of
 
 # A good run's figures, as its records have them: 5,000 photos, 32 px, gamma 0.5.
@@ -131,16 +131,16 @@ def test_half_a_run_without_a_gain_is_told(distances: tuple[float, ...], expecte
     assert names(measured(*distances)) == expected
 
 
-def test_spread_is_the_mean_distance_of_two_images() -> None:
+def test_the_mean_distance_is_that_of_two_images() -> None:
     images = torch.zeros(3, 3, 16, 16)
     images[0] = 1.0
     # Of three pairs two are a whole image of ones apart; at 8 px that is sqrt(3 * 64).
-    assert spread(images, 8) == pytest.approx(2 / 3 * (3 * 64) ** 0.5)
+    assert mean_distance(images, 8) == pytest.approx(2 / 3 * (3 * 64) ** 0.5)
     checks = torch.ones(2, 3, 16, 16)
     checks[0, :, ::2, ::2] = checks[0, :, 1::2, 1::2] = -1
     checks[1, :, 1::2, ::2] = checks[1, :, ::2, 1::2] = -1
-    assert spread(checks, 8) == 0  # finer than what counts
-    assert spread(checks, 16) > 0
+    assert mean_distance(checks, 8) == 0  # finer than what counts
+    assert mean_distance(checks, 16) > 0
 
 
 def test_variety_is_one_for_photos_and_none_for_one_picture(
