@@ -1,9 +1,9 @@
-"""What D sees instead of the pictures themselves, so that few photos are not learned by heart.
+"""Augmentation of what D sees, so that it does not learn a small set of photos by heart.
 
 Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data" (ADA), with gentle
-transformations only. Reals and fakes take the same road, and each transformation is left out with
-probability 1 - p: what reaches D then still tells the distributions apart (Bora et al. 2018,
-AmbientGAN), so that G has no reason to draw what the transformations do. No files, no flags.
+transformations only. Reals and fakes are augmented alike, and each transformation is skipped with
+probability 1 - p. D can then still tell the distributions apart (Bora et al. 2018, AmbientGAN), so
+the augmentations do not leak into what G draws.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SHIFT = 1 / 16  # of the side, most, both ways
-SCALE = 0.15  # octaves, most
-TURN = math.radians(10)  # most; never by 90 degrees: faces are upright
-BRIGHTNESS = 0.2  # most, of a range of 2
-CONTRAST = 0.3  # octaves, most
-SATURATION = 0.5  # octaves, most
+# The largest changes, either way:
+SHIFT = 1 / 16  # of the side
+SCALE = 0.15  # octaves
+TURN = math.radians(10)  # never by 90 degrees: faces are upright
+BRIGHTNESS = 0.2  # of a range of 2
+CONTRAST = 0.3  # octaves
+SATURATION = 0.5  # octaves
 P_MAX = 0.8  # "as long as p remains below 0.8, leaks are unlikely" (ADA, sec. 2.2)
 TARGET = 0.6  # of r_t (ADA, sec. 3.1 and fig. 5)
-SPEED = 50_000  # reals that move p from 0 to 1. ADA, sec. 3.1, takes 500,000, but of 25 million
-# shown: the runs here show 50 to 500 thousand, and p has to follow D through four resolutions.
+SPEED = 50_000  # reals that move p from 0 to 1. ADA, sec. 3.1, takes 500,000 of 25 million in all;
+# runs here show 50 to 500 thousand, and p has to follow D through four resolutions.
 WINDOW = 256  # reals that r_t is the mean over: four batches of 64 (ADA, sec. 3.1)
 
 
 @dataclass(frozen=True)
 class Transformations:
-    """One for each of N images: what is moved, and how colours change."""
+    """Transformations of N images, one each."""
 
-    moved: Tensor  # bool [N]
-    place: Tensor  # [N, 2, 3]: from where each point is taken, in [-1, 1]
+    is_moved: Tensor  # bool [N]
+    affine: Tensor  # [N, 2, 3]: from where each point is taken, in [-1, 1]
     colour: Tensor  # [N, 3, 3]
     brightness: Tensor  # [N]
 
 
 def augment(images: Tensor, drawn: Transformations) -> Tensor:
-    """Return images [N, 3, R, R] transformed as it was drawn for each.
+    """Return images [N, 3, R, R], each with its own transformations applied.
 
-    Differentiable in the images, and nothing that is done depends on them. Where nothing was
-    drawn they come back as they are. Values may leave [-1, 1], as fakes' do.
+    Differentiable in the images; the transformations do not depend on them. An image without any
+    comes back unchanged. Values may leave [-1, 1], as those of fakes do.
     """
     return tint(move(images, drawn), drawn)
 
@@ -66,26 +67,26 @@ def draw(
     across, down, scale, turn, brightness, contrast, saturation = extent
     size = torch.exp2(-SCALE * scale)
     cos, sin = size * (TURN * turn).cos(), size * (TURN * turn).sin()
-    place = [cos, -sin, 2 * SHIFT * across, sin, cos, 2 * SHIFT * down]
+    rows_of_matrix = [cos, -sin, 2 * SHIFT * across, sin, cos, 2 * SHIFT * down]
     grey = torch.full((3, 3), 1 / 3, device=rng.device)  # onto the axis from black to white
     colourful = torch.exp2(SATURATION * saturation).view(n, 1, 1)
     colour = grey + colourful * (torch.eye(3, device=rng.device) - grey)
     return Transformations(
-        moved=chosen[:4].any(dim=0),
-        place=torch.stack(place, dim=1).view(n, 2, 3),
+        is_moved=chosen[:4].any(dim=0),
+        affine=torch.stack(rows_of_matrix, dim=1).view(n, 2, 3),
         colour=colour * torch.exp2(CONTRAST * contrast).view(n, 1, 1),
         brightness=BRIGHTNESS * brightness,
     )
 
 
 def move(images: Tensor, drawn: Transformations) -> Tensor:
-    """Return images shifted, scaled and turned, mirrored beyond the border.
+    """Return images shifted, scaled and rotated, with reflection beyond the border.
 
-    A plain ground stays plain. Second derivatives are not to be had: take R1 at what comes out.
+    grid_sample has no second derivative: take R1 at the result, not at the input.
     """
-    grid = F.affine_grid(drawn.place.to(images.dtype), list(images.shape), align_corners=False)
+    grid = F.affine_grid(drawn.affine.to(images.dtype), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return torch.where(drawn.moved.view(-1, 1, 1, 1), moved, images)
+    return torch.where(drawn.is_moved.view(-1, 1, 1, 1), moved, images)
 
 
 def tint(images: Tensor, drawn: Transformations) -> Tensor:
@@ -95,10 +96,10 @@ def tint(images: Tensor, drawn: Transformations) -> Tensor:
 
 
 class Ada:
-    """The probability p that keeps r_t, the mean of D's sign on reals, at its target.
+    """Adapts the probability p so that r_t, the mean sign of D's logits on reals, meets TARGET.
 
-    `images` is how many reals it takes to move p from 0 to 1. p is a tensor on the device, so that
-    no step waits for it.
+    `images` is the number of reals in which p can move from 0 to 1. p is a tensor on the device,
+    so that no step waits for it.
     """
 
     def __init__(self, images: int, p: float, device: torch.device) -> None:
@@ -109,7 +110,7 @@ class Ada:
 
     @torch.no_grad()
     def observe(self, sign: Tensor, n: int) -> None:
-        """Take the mean of D's sign on n augmented reals; move p whenever 256 have been seen."""
+        """Take the mean sign of D's logits on n reals; move p after every WINDOW of them."""
         self.signs = self.signs + sign * n
         self.seen += n
         if self.seen >= WINDOW:
@@ -119,10 +120,10 @@ class Ada:
             self.signs, self.seen = torch.zeros_like(self.signs), 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that changes, for the checkpoint."""
+        """Return what changes, for the checkpoint."""
         return {"p": self.p, "signs": self.signs, "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
         self.seen = state["seen"]

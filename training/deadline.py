@@ -1,4 +1,4 @@
-"""When a planned run ends: by the clock, whatever its speed turns out to be."""
+"""The end of a run with --hours: moved, so that it ends on time at whatever speed it has."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from training.config import TrainConfig
 from training.growth import Growth
 from training.progress import Costs, seconds
 
-NEAR = 0.4  # of the time: while more is left, the end is not moved
-SPEED_OVER = 0.1  # of the time: how far back the speed is measured
-WORTH = 0.01  # of the time: an end that is less wrong is not moved
+# Shares of the planned time:
+NEAR = 0.4  # while more is left, the end is not moved
+SPEED_OVER = 0.1  # how far back the speed is measured
+WORTH = 0.01  # an end that is off by less is not moved
 
 
 class End:
-    """After which iteration a run ends: `iterations`, which a planned run moves to be on time.
+    """The iteration after which a run ends, which a planned run moves to end on time.
 
-    A run that goes on after `done` iterations keeps the end that is recorded.
+    A resumed run, `done` iterations in, keeps the end that config.json records.
     """
 
     def __init__(self, config: TrainConfig, args: argparse.Namespace, done: int) -> None:
@@ -30,10 +31,10 @@ class End:
         self.seen: deque[tuple[float, int]] = deque()  # times, and images at them
 
     def on_time(self, nimg: int, now: float) -> int:
-        """Return where the run should end, with its speed of late, to end on time.
+        """Return the iteration to end after, judged by the recent speed.
 
-        That is `iterations` while the end is far, and if it would be hardly off. `now` is of
-        time.monotonic.
+        Unchanged while the end is far away, or if it would hardly move. `now` is
+        time.monotonic().
         """
         if self.at is None or self.costs is None:
             return self.iterations
@@ -50,7 +51,7 @@ class End:
         return round((nimg + more) / config.batch)
 
     def _speed(self, nimg: int, now: float) -> float:
-        """Return how fast the run has been of late, 1 being as planned; 0 if that is unknown."""
+        """Return the recent speed relative to the planned one; 0 if unknown."""
         if self.seen and self.seen[-1][1] >= nimg:  # the run went back to an earlier state
             self.seen.clear()
         self.seen.append((now, nimg))
@@ -63,12 +64,12 @@ class End:
 
 
 def costs_of(args: argparse.Namespace) -> Costs | None:
-    """Return the costs that a plan was made with, as config.json keeps them."""
+    """Return the costs that the plan was made with, as config.json keeps them."""
     return {int(size): float(cost) for size, cost in args.costs.items()} if args.costs else None
 
 
 def images_in(growth: Growth, costs: Costs, nimg: int, time_left: float) -> float:
-    """Return how many images after `nimg` take `time_left` seconds: the inverse of `seconds`."""
+    """Return how many images from `nimg` on take `time_left` seconds: the inverse of `seconds`."""
     images = 0.0
     for size, n in growth.images_at(nimg, max(nimg, growth.images)).items():
         part = min(float(n), time_left / costs[size])
@@ -78,7 +79,7 @@ def images_in(growth: Growth, costs: Costs, nimg: int, time_left: float) -> floa
 
 
 def late(config: TrainConfig, args: argparse.Namespace, nimg: int) -> str:
-    """Return the line that tells when a planned run that goes on will end."""
+    """Return the line that says when a planned run that was interrupted will end."""
     costs = costs_of(args)
     assert costs
     left = seconds(config.growth, costs, nimg, config.iterations * config.batch)
@@ -89,7 +90,7 @@ def late(config: TrainConfig, args: argparse.Namespace, nimg: int) -> str:
 
 
 def time_of_day(left: float) -> str:
-    """Return what clocks will show in `left` seconds, with the date if that is not today."""
+    """Return the time of day in `left` seconds, with the date if that is not today."""
     then, now = time.localtime(time.time() + left), time.localtime()
     today = then[:3] == now[:3]
     return time.strftime("%H:%M" if today else "%H:%M on %Y-%m-%d", then)

@@ -1,8 +1,7 @@
-"""One run on several processes, started by torchrun: each computes its part of every batch.
+"""One run on several processes, started by torchrun: each computes its rows of every batch.
 
-All of them draw the whole batch's random numbers and keep their own rows, so that N processes
-with batch / N images do what one does with the whole batch. Without torchrun there is one
-process, and nothing here has anything to do.
+Every process draws the random numbers of the whole batch and keeps its own rows, so N processes
+compute what one would. Without torchrun there is one process, and all of this does nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from critic import STD_GROUP
 
 
 def device_of_rank(name: str) -> str:
-    """Return the device that this process of torchrun's takes: `cuda` is its own card."""
+    """Return the device of this process: for `cuda`, the GPU of its local rank."""
     if size() > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return name
 
 
 def check_batch(batch: int) -> None:
-    """Raise UserError if the parts of a batch would tear groups of minibatch std apart."""
+    """Raise UserError if a batch cannot be split without splitting minibatch-std groups."""
     if size() > 1 and batch % (STD_GROUP * size()):
         raise UserError(
             f"--batch {batch}: cannot be split over {size()} processes; expected a multiple of "
@@ -39,7 +38,7 @@ def check_batch(batch: int) -> None:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Meet the other processes (over NCCL on cards, else gloo), and part from them at the end."""
+    """Join the other processes (NCCL on GPUs, else gloo) for the length of the block."""
     if size() > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -50,10 +49,10 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with `code`, when all of them are done.
+    """Exit with `code` once all processes have got here.
 
-    One of several skips the teardown of Python and C++, in which gloo's threads were seen to
-    abort a run that was finished and saved.
+    With several processes, Python's teardown is skipped: gloo's threads were seen to abort in it,
+    after the run was finished and saved.
     """
     if dist.is_initialized():
         dist.barrier()
@@ -64,17 +63,17 @@ def leave(code: int) -> NoReturn:
 
 
 def rank() -> int:
-    """Return which of the processes this is; 0 alone writes."""
+    """Return the rank of this process; only rank 0 writes files."""
     return int(os.environ.get("RANK", 0))
 
 
 def size() -> int:
-    """Return how many processes work on the run."""
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def rows(batch: int) -> slice:
-    """Return the rows of a batch that this process computes."""
+    """Return the rows of the batch that this process computes."""
     each = batch // size()
     return slice(rank() * each, (rank() + 1) * each)
 
@@ -92,12 +91,12 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 
 def average_gradients(network: torch.nn.Module) -> None:
-    """Make the gradients of the parts those of the whole batch, losses being means."""
+    """Average the gradients over processes: as losses are means, to those of the whole batch."""
     average(p.grad for p in network.parameters() if p.grad is not None)
 
 
-def highest(number: int, device: torch.device) -> int:
-    """Return the highest of the processes' numbers."""
+def maximum(number: int, device: torch.device) -> int:
+    """Return the maximum of the processes' numbers."""
     if size() == 1:
         return number
     value = torch.tensor(number, device=device)
@@ -106,7 +105,7 @@ def highest(number: int, device: torch.device) -> int:
 
 
 def from_first(thing: Any) -> Any:
-    """Return what the first process holds."""
+    """Return what the first process passes."""
     if size() == 1:
         return thing
     things = [thing]

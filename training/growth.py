@@ -35,12 +35,12 @@ class Growth:
 
     @property
     def resolutions(self) -> list[int]:
-        """Return every resolution the run passes through, smallest first."""
+        """Return every resolution of the run, smallest first."""
         doublings = (self.max_size // self.init_size).bit_length()
         return [self.init_size << n for n in range(doublings)]
 
     def images_at(self, begin: int, end: int) -> dict[int, int]:
-        """Return how many of the images `begin` to `end` are shown at each resolution."""
+        """Return how many of the images from `begin` to `end` are shown at each resolution."""
         starts = [0, *(n * 2 * self.phase - self.phase for n in range(1, len(self.resolutions)))]
         stops = [*starts[1:], max(begin, end)]
         return {

@@ -1,4 +1,4 @@
-"""What a run tells: one record per log line, as JSON and for TensorBoard, and the sample grids."""
+"""Writes what a run logs: records as JSON lines and for TensorBoard, and sample grids."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from common.images import write_image
 
 
 class RunLog:
-    """Writes each record to log.jsonl and to TensorBoard, and each sample grid.
+    """Writes records to log.jsonl and TensorBoard, and sample grids.
 
-    Records after `iteration` are of a time that a killed run did not save: they are dropped.
-    What cannot be written is told once and does not end the run.
+    Records later than `iteration`, the resumed state, are dropped. A write that fails is told once
+    and does not end the run.
     """
 
     def __init__(self, folder: Path, iteration: int, tell: Callable[[str], None]) -> None:
@@ -75,6 +75,6 @@ class RunLog:
 
 
 def _no_traceback_of_the_disk(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread is to raise its OSError at the next record only, where it is told."""
+    """Keep TensorBoard's thread quiet about OSErrors: the next write raises them again."""
     if not issubclass(args.exc_type, OSError):
         threading.__excepthook__(args)

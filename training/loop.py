@@ -148,7 +148,7 @@ def follow(args: argparse.Namespace, bank: ImageBank) -> int:
             )
         state = new_state(args, model, config, bank.device)
         state.restore(entries)
-        while not (stop := distributed.highest(signals.received, bank.device)):
+        while not (stop := distributed.maximum(signals.received, bank.device)):
             train_step(state, config, bank)
         if stop != RESTART:
             return EXIT_CODES.get(stop, 0)
@@ -193,7 +193,7 @@ def train_until_it_ends(
                 loop.run()
             break
         except NotFiniteError as error:
-            distributed.highest(RESTART, state.device)
+            distributed.maximum(RESTART, state.device)
             recovery.go_back(state, config, args.out, error, inform)
     if signals.received:
         inform(f"stopped at iteration {state.iteration:,}, saved; the same command continues")
@@ -239,7 +239,7 @@ class Loop:
         while True:
             is_done = state.iteration >= self.end.iterations
             self.write_what_is_due(is_done)
-            stop = distributed.highest(DONE if is_done else self.signals.received, state.device)
+            stop = distributed.maximum(DONE if is_done else self.signals.received, state.device)
             self.signals.received = 0 if is_done else stop
             if stop:
                 break

@@ -1,8 +1,8 @@
-"""A run that ends on time: what `--hours` leaves open, chosen from seconds of real steps.
+"""`--hours`: chooses what the flags leave open by timing real training steps.
 
-The choices stand in WIDTHS, BATCHES, FIRST_SIZES and GROWTH_SHARE. A plan is fixed in images and
-recorded, so that a run which goes on does exactly what the run never stopped would have done. Only
-the end is moved, by a run that was not stopped, and each time recorded before it is reached.
+The choices follow WIDTHS, BATCHES, FIRST_SIZES and GROWTH_SHARE. A plan counts images, not seconds,
+and is stored in config.json, so a resumed run does exactly what an uninterrupted one would have
+done. Only the last iteration can still move, see deadline.py.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from training.progress import Costs, clock, seconds
 from training.state import TrainState
 from training.step import train_step
 
-# The widest networks whose run sees so many images at the last resolution. Below that more
-# updates give better faces than more channels: at 1/8 faces are there after 30,000 images.
+# Width, and the images at the last resolution from which on it pays. With fewer images, more
+# updates give better faces than more channels: at 1/8, faces appear after 30,000 images.
 WIDTHS = ((0.125, 0), (0.25, 1_500_000), (0.5, 4_000_000), (1.0, 10_000_000))
-# Likewise the largest batch: short runs need updates, long ones less noise in each.
+# Batch, likewise: short runs need many updates, long ones less noise in each.
 BATCHES = ((8, 0), (16, 200_000), (32, 4_000_000))
-# Where growth begins, px: in short runs a resolution costs as much to fade in as to learn anew.
+# First resolution in px, likewise: in a short run, fading one in costs as much as it saves.
 FIRST_SIZES = ((32, 0), (8, 100_000))
-GROWTH_SHARE = 0.35  # of the time, until the last resolution is faded in
+GROWTH_SHARE = 0.35  # of the time until the last resolution is faded in
 
-LEFT_OPEN = ("init_size", "width", "batch", "phase", "iterations")  # by --hours, unless given
-LEAST = 100  # iterations that are a run
-PHASE = 1_000_000  # images: no resolution ends while it is timed
-ENOUGH = 0.5  # seconds that plain steps are timed for, at each resolution
-Begin = Callable[[float, int], tuple[TrainConfig, TrainState]]  # from width and batch
+PLANNED = ("init_size", "width", "batch", "phase", "iterations")  # by --hours, unless given
+MIN_ITERATIONS = 100  # of a run
+PHASE = 1_000_000  # images: longer than any resolution is timed for
+TIMED_SECONDS = 0.5  # of plain steps, at least, at each resolution
+
+BeginTrial = Callable[[float, int], tuple[TrainConfig, TrainState]]  # from width and batch
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was chosen; `costs` are seconds an image takes, everything counted in."""
+    """What was chosen. `costs` are the seconds an image takes at each resolution, all included."""
 
     init_size: int
     width: float
@@ -56,12 +57,12 @@ class Plan:
 
 
 class Trial:
-    """Steps of throw-away networks under a clock: the real steps, on the real photos.
+    """Times training steps of throw-away networks on the real photos.
 
-    With several processes each makes its part, and all take the times of the first.
+    With several processes, each computes its rows and all use the first one's times.
     """
 
-    def __init__(self, args: argparse.Namespace, bank: ImageBank, begin: Begin, width: float):
+    def __init__(self, args: argparse.Namespace, bank: ImageBank, begin: BeginTrial, width: float):
         self.args, self.bank, self.width = args, bank, width
         self.asked, self.state = begin(width, args.batch or STD_GROUP * distributed.size())
         self.config = replace(self.asked, phase=PHASE)
@@ -76,7 +77,10 @@ class Trial:
             self.metric = self._seconds(lambda: best.distance(G, last, dtype))
 
     def check_memory(self, batch: int) -> None:
-        """Raise UserError if steps of `batch` need more than is free, judged by smaller ones."""
+        """Raise UserError if a step of `batch` images needs more memory than is free.
+
+        Extrapolated from smaller batches.
+        """
         small = STD_GROUP * distributed.size()
         peaks = []
         for n in (small, 2 * small):
@@ -92,7 +96,7 @@ class Trial:
             )
 
     def cost(self, batch: int, size: int) -> float:
-        """Return the seconds an image takes at a resolution, with its share of R1 and grids."""
+        """Return the seconds per image at a resolution, with its share of R1 and sample grids."""
         if (batch, size) not in self.costs:
             self.costs[batch, size] = self._cost(batch, size)
         return self.costs[batch, size]
@@ -100,7 +104,7 @@ class Trial:
     def _cost(self, batch: int, size: int) -> float:
         with_r1 = [self._step(batch, size, 0) for _ in range(2)][-1]  # the first warms up
         plain: list[float] = []
-        while len(plain) < 3 or sum(plain) < ENOUGH:
+        while len(plain) < 3 or sum(plain) < TIMED_SECONDS:
             plain.append(self._step(batch, size, 1))
         every = self.config.r1_every
         step = (with_r1 + (every - 1) * median(plain)) / every
@@ -126,12 +130,12 @@ class Trial:
 
 
 def resolve_plan(
-    args: argparse.Namespace, bank: ImageBank, begin: Begin, before: dict[str, Any]
+    args: argparse.Namespace, bank: ImageBank, begin: BeginTrial, before: dict[str, Any]
 ) -> list[str]:
-    """Decide what is LEFT_OPEN in `args`; return lines that tell the plan, if one was made.
+    """Set what PLANNED names in `args`; return the lines that show the plan, if one was made.
 
-    A run that goes on takes the plan that it was started with, from `before`. The time begins
-    at `args.start` (time.monotonic). All processes of a run call this. Raises UserError.
+    A resumed run keeps the plan in `before`, its config.json. Time counts from `args.start`
+    (time.monotonic). All processes of a run call this. Raises UserError.
     """
     args.costs = before.get("costs")
     if args.hours and before:
@@ -141,19 +145,19 @@ def resolve_plan(
                 f"--hours {args.hours:g}: the run in {args.out} was started with {was}. Give the "
                 "same, or another --out"
             )
-        for name in LEFT_OPEN:
+        for name in PLANNED:
             setattr(args, name, getattr(args, name) or before[name])
     elif args.hours:
         plan = make_plan(args, bank, begin)
         args.costs = {str(size): cost for size, cost in plan.costs.items()}
-        for name in LEFT_OPEN:
+        for name in PLANNED:
             setattr(args, name, getattr(plan, name))
-        return tell_plan(args, plan, bank)
-    return tell_plan(args, estimate(args, bank, begin), bank) if args.dry_run else []
+        return plan_lines(args, plan, bank)
+    return plan_lines(args, estimate(args, bank, begin), bank) if args.dry_run else []
 
 
-def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
-    """Return what fits into `args.hours` since `args.start`, keeping to what was given."""
+def make_plan(args: argparse.Namespace, bank: ImageBank, begin: BeginTrial) -> Plan:
+    """Return the plan that fits into `args.hours`, keeping to the flags that are given."""
     total = 3600 * args.hours
     trial, room = widest(args, bank, begin, total)
     batch = args.batch or largest(BATCHES, room, bank.count)
@@ -162,12 +166,12 @@ def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     costs = {size: trial.cost(batch, size) for size in trial.sizes if size >= first}
     left = total - distributed.from_first(time.monotonic() - args.start)
     phase, iterations = lengths(args, first, costs, batch, left)
-    if iterations < LEAST:
-        a_second = lengths(args, first, costs, batch, 3600.0)[1] / 3600
+    if iterations < MIN_ITERATIONS:
+        per_second = lengths(args, first, costs, batch, 3600.0)[1] / 3600
+        enough = (total - left + 1.2 * MIN_ITERATIONS / per_second) / 3600
         raise UserError(
             f"--hours {args.hours:g}: time for {max(0, iterations)} iterations; expected at least "
-            f"{LEAST}. Give {(total - left + 1.2 * LEAST / a_second) / 3600:.2g} hours or more, or "
-            "a lower --max_size"
+            f"{MIN_ITERATIONS}. Give {enough:.2g} hours or more, or a lower --max_size"
         )
     return Plan(first, trial.width, batch, phase, iterations, costs)
 
@@ -175,17 +179,17 @@ def make_plan(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
 def lengths(
     args: argparse.Namespace, first: int, costs: Costs, batch: int, left: float
 ) -> tuple[int | None, int]:
-    """Return the images of a phase (None where nothing grows) and the iterations of a run.
+    """Return the images per phase and the iterations of a run from `first` px in `left` seconds.
 
-    It begins at `first` px and has `left` seconds.
+    The phase is None where nothing grows.
     """
     growth = Growth(first, args.max_size, PHASE)
-    a_phase = seconds(growth, costs, 0, growth.images) / PHASE  # seconds, for each image of it
+    a_phase = seconds(growth, costs, 0, growth.images) / PHASE  # seconds per image of a phase
     phase = args.phase or (max(1, int(GROWTH_SHARE * left / a_phase)) if a_phase else None)
     growing = (phase or 0) * a_phase
     if args.phase and growing > left:
         raise UserError(
-            f"--hours {args.hours:g}: too short for --phase {phase}, by which growth alone takes "
+            f"--hours {args.hours:g}: too short for --phase {phase}, with which growth alone takes "
             f"{growing / 3600:.3g} hours; leave out --phase, or give more hours"
         )
     images = growth.images / PHASE * (phase or 0) + (left - growing) / costs[args.max_size]
@@ -193,13 +197,13 @@ def lengths(
 
 
 def widest(
-    args: argparse.Namespace, bank: ImageBank, begin: Begin, total: float
+    args: argparse.Namespace, bank: ImageBank, begin: BeginTrial, total: float
 ) -> tuple[Trial, float]:
-    """Return the networks to take, and how many images they see in `total` seconds at most."""
+    """Return the widest networks that pay, and how many images they see in `total` seconds."""
     rungs = ((args.width, 0),) if args.width else WIDTHS
-    taken: tuple[Trial, float] | None = None
+    taken: tuple[Trial, float] | None = None  # the trial, and the images it has time for
     for width, least in rungs:
-        if taken and taken[1] < least:  # wider is slower still
+        if taken and taken[1] < least:  # a wider one would be slower still
             break
         batch = args.batch or largest(BATCHES, least, bank.count)
         try:
@@ -213,23 +217,23 @@ def widest(
         if room < least:
             break
         taken = trial, room
-    assert taken  # the first rung asks for no images
+    assert taken  # the narrowest needs no number of images
     return taken
 
 
 def largest(table: tuple[tuple[int, int], ...], room: float, count: int) -> int:
-    """Return the batch of a table for `room` images, of which processes get equal parts."""
+    """Return the batch for a run of `room` images, a multiple that processes can share."""
     unit = STD_GROUP * distributed.size()
     return max(unit, min(chosen(table, room), count) // unit * unit)
 
 
 def chosen(table: tuple[tuple[int, int], ...], room: float) -> int:
-    """Return the entry of a table, which goes by images, for `room` of them."""
+    """Return the last entry of a table whose number of images a run of `room` images reaches."""
     return [entry for entry, least in table if room >= least][-1]
 
 
-def estimate(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
-    """Return the run as asked, with what it costs."""
+def estimate(args: argparse.Namespace, bank: ImageBank, begin: BeginTrial) -> Plan:
+    """Return the run that the flags ask for, with what it costs."""
     trial = Trial(args, bank, begin, args.width)
     config = trial.asked
     trial.check_memory(config.batch)
@@ -238,8 +242,8 @@ def estimate(args: argparse.Namespace, bank: ImageBank, begin: Begin) -> Plan:
     return Plan(first, args.width, config.batch, config.phase, last, costs)
 
 
-def tell_plan(args: argparse.Namespace, plan: Plan, bank: ImageBank) -> list[str]:
-    """Return the lines that tell a plan, its end and its memory."""
+def plan_lines(args: argparse.Namespace, plan: Plan, bank: ImageBank) -> list[str]:
+    """Return the lines that show a plan, when it ends and its memory."""
     growth = Growth(plan.init_size, args.max_size, plan.phase or 1)
     shown = growth.images_at(0, plan.iterations * plan.batch)
     times = {size: n * plan.costs[size] for size, n in shown.items()}

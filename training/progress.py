@@ -1,4 +1,4 @@
-"""How a run is doing: means of its figures, speed, memory, and the time that is left."""
+"""How a run is doing: means of its losses, speed, memory and time left, on the progress bar."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from training.config import TrainConfig
 from training.growth import Growth
 from training.losses import LOSSES
 
-Costs = dict[int, float]  # seconds an image takes at each resolution
-SHOW_SECONDS = 10.0  # that the bar may stand still between two records, where a step takes long
+Costs = dict[int, float]  # seconds per image at each resolution
+SHOW_SECONDS = 10.0  # after which the bar is updated between records, where steps are slow
 
 
 class Meter:
-    """Means of a step's figures between two records, speed, and the time left; drives the bar."""
+    """Averages the stats of steps between two records, and drives the progress bar."""
 
     def __init__(
         self, config: TrainConfig, iterations: int, done: int, costs: Costs | None = None
@@ -35,7 +35,7 @@ class Meter:
         self.total = iterations * self.batch  # images
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.not_finite: torch.Tensor | int = 0  # steps with a figure that is NaN or infinite
+        self.not_finite: torch.Tensor | int = 0  # steps with a stat that is NaN or infinite
         self.since = self.shown = time.perf_counter()
         self.images = 0
         self.nimg = done * self.batch
@@ -50,7 +50,7 @@ class Meter:
         )
 
     def add(self, stats: dict[str, torch.Tensor]) -> None:
-        """Add the figures of one step; they stay on the device."""
+        """Add the stats of one step, which stay on the device."""
         for name, value in stats.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -63,14 +63,14 @@ class Meter:
             self.show(self.so_far(self.growth.at(self.nimg), self.nimg))
 
     def read(self, stage: Stage, nimg: int, device: torch.device) -> Record:
-        """Return the record since the last one, and show it. Waits for the device."""
+        """Return the record of the steps since the last one, and show it. Waits for the device."""
         record = replace(self.so_far(stage, nimg), memory_gb=memory_gb(device))
         self.sums, self.counts, self.images, self.since = {}, {}, 0, time.perf_counter()
         self.show(record)
         return record
 
     def so_far(self, stage: Stage, nimg: int) -> Record:
-        """Return the means since the last record, the speed and the time left."""
+        """Return the record of the steps since the last one."""
         rate = self.images / (time.perf_counter() - self.since)
         means: dict[str, Any] = {
             name: (total / self.counts[name]).item() for name, total in self.sums.items()
@@ -86,7 +86,7 @@ class Meter:
         )
 
     def show(self, record: Record) -> None:
-        """Show figures on the bar."""
+        """Show a record on the bar."""
         seen = f" r_t {record.r_t:.2f} p {record.p:.2f}" if record.p is not None else ""
         penalty = f" {self.penalty} {record.penalty:.3g}" if record.penalty is not None else ""
         self.bar.set_postfix_str(
@@ -98,7 +98,7 @@ class Meter:
         self.shown = time.perf_counter()
 
     def end_at(self, iterations: int) -> None:
-        """Count to another end."""
+        """Let the bar end at another iteration."""
         self.total = iterations * self.batch
         self.bar.total = iterations
 
@@ -112,9 +112,8 @@ def seconds_left(
 ) -> float:
     """Return the time until `total` images, given images/s at the resolution of `nimg`.
 
-    `costs` are seconds an image takes at each resolution, of which only the ratios count. Where
-    nobody measured them, an image of twice the resolution takes twice as long (on a CPU, 8 to
-    64 px: 1.9 to 2.3 times).
+    `costs` are seconds per image at each resolution, of which only the ratios count. If unknown,
+    doubling the resolution doubles the cost (on a CPU, 8 to 64 px: 1.9 to 2.3 times).
     """
     costs = costs or {size: float(size) for size in growth.resolutions}
     here = growth.at(nimg).resolution
@@ -122,12 +121,12 @@ def seconds_left(
 
 
 def seconds(growth: Growth, costs: Costs, begin: int, end: int) -> float:
-    """Return how long the images `begin` to `end` take, at `costs` seconds an image."""
+    """Return how long the images `begin` to `end` take, at `costs` seconds per image."""
     return sum(n * costs[size] for size, n in growth.images_at(begin, end).items())
 
 
 def clock(seconds: float) -> str:
-    """Return a time as people say it: 42s, 7m, 3h05m."""
+    """Return a time as people write it: 42s, 7m, 3h05m."""
     minutes = round(seconds / 60)
     if seconds < 60:
         return f"{seconds:.0f}s"

@@ -1,4 +1,4 @@
-"""The last good state of a run: written, taken up again, gone back to when numbers overflow."""
+"""The last good state of a run: saved, resumed, and returned to when numbers overflow."""
 
 from __future__ import annotations
 
@@ -36,11 +36,14 @@ Tell = Callable[[str], None]
 
 
 def claim(folder: Path) -> IO[str]:
-    """Make the run folder and lock it until the returned file is closed or the process ends."""
+    """Make the run folder and lock it until the returned file is closed or the process ends.
+
+    Raises UserError.
+    """
     try:
         for part in (SAMPLES, SNAPSHOTS):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        # Neither a link nor a FIFO may be there: one would be emptied, the other wait for ever.
+        # No link, which would be followed and emptied, and no FIFO, which would block.
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         lock = open(os.open(folder / ".lock", flags, 0o666), "w")  # noqa: SIM115 - until the end
     except OSError as error:
@@ -61,9 +64,9 @@ def claim(folder: Path) -> IO[str]:
 
 
 def check_state_is_there(folder: Path) -> None:
-    """Raise UserError where there are snapshots or a log, but no state that would go on from them.
+    """Raise UserError for a run that has snapshots or a log but no state to resume from.
 
-    A run that began anew here would overwrite them.
+    A new run in that folder would overwrite them.
     """
     states = [folder / name for name in (LATEST, PREVIOUS)]
     log = folder / LOG
@@ -76,9 +79,9 @@ def check_state_is_there(folder: Path) -> None:
 
 
 def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str]:
-    """Return which settings differ from those of the run's start, of which only `free` may.
+    """Return which settings differ from the run's config.json, as text.
 
-    Raises UserError naming the first that may not.
+    Raises UserError for one that is not in `free`.
     """
     before = read_config(folder)
     if "lmdb" in before:  # which earlier versions kept as it was typed
@@ -99,10 +102,10 @@ def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str
 
 
 def save(state: TrainState, config: TrainConfig, run: Path, keep: bool = False) -> None:
-    """Write the full state and, to keep it, a snapshot: G_ema alone under its iteration.
+    """Write the full state and, if `keep`, a snapshot: G_ema alone, named by its iteration.
 
-    Further averages are written beside it as ema_short.pt and ema_long.pt, in place of the last.
-    Raises UserError where the disk does not take it, and NotFiniteError.
+    With a snapshot, the further averages replace ema_short.pt and ema_long.pt. Raises UserError if
+    it cannot be written, and NotFiniteError.
     """
     entries = {**state.entries(), "stage": list(config.growth.at(state.nimg))}
     try:
@@ -121,7 +124,7 @@ def save(state: TrainState, config: TrainConfig, run: Path, keep: bool = False) 
 
 
 def resume(state: TrainState, run: Path, tell: Tell) -> bool:
-    """Take the last good state in a run folder; return whether there is one.
+    """Load the last good state in a run folder; return whether there is one.
 
     Raises CheckpointError, also for the state of a run with other networks.
     """
@@ -141,7 +144,7 @@ def resume(state: TrainState, run: Path, tell: Tell) -> bool:
 
 
 def start_from(state: TrainState, path: Path, tell: Tell) -> None:
-    """Take the weights of another run or snapshot, and tell what could not be taken."""
+    """Load the weights of another run or snapshot, and tell which networks it lacks."""
     choices = candidates(path)
     for found in choices:
         try:
@@ -160,9 +163,10 @@ def start_from(state: TrainState, path: Path, tell: Tell) -> None:
 
 
 def check_finite(state: TrainState, steps: int) -> None:
-    """Raise NotFiniteError if `steps`, whose losses were not finite, are any, or if G_ema is not.
+    """Raise NotFiniteError if any of the last steps had a loss, or G_ema a weight, of NaN or inf.
 
-    A gradient that is not finite makes weights so, and these the next losses; G's at once G_ema.
+    `steps` is the number of such losses. A bad gradient of D spoils its weights, and those the next
+    loss; a bad gradient of G spoils G_ema in the same step.
     """
     if steps:
         raise NotFiniteError(f"{steps:,} steps had losses that are not finite")
@@ -174,10 +178,10 @@ def check_finite(state: TrainState, steps: int) -> None:
 def go_back(
     state: TrainState, config: TrainConfig, run: Path, error: NotFiniteError, tell: Tell
 ) -> None:
-    """Return to the last good state with half its learning rates; UserError if that was in vain.
+    """Return to the last good state with half its learning rates.
 
-    The rates are in the optimizers' state, hence in the checkpoint that is written here: a run
-    killed afterwards goes on with them.
+    The rates are part of the state that is saved here, so a run killed afterwards resumes with
+    them. Raises UserError after HALVINGS halvings.
     """
     failed = state.iteration
     resume(state, run, tell)

@@ -1,7 +1,7 @@
-"""All that changes while training, and how it is taken from a file: only where it fits to the bit.
+"""Everything that changes during training, and how it is restored: only if all of it fits.
 
-torch does not compare what it loads with what it has: moments of another shape make the fused Adam
-read and write past their ends, and a rate of NaN makes a run that never ends.
+torch does not check what it loads: moments of another shape make the fused Adam read and write past
+their ends, and a learning rate of NaN makes a run that never ends.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from model import Generator, ModelConfig
 from training.augment import SPEED, Ada
 from training.config import TrainConfig
 
-MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # further averages, and how long relative to it
+MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # half-lives relative to G_ema's
 ADAM_BETAS = (0.0, 0.99)  # Karras et al. 2018, app. A.1
-MOST = 2**48  # iterations or images that a clock may show: numbers beyond overflow elsewhere
+MAX_COUNT = 2**48  # of iterations or images: larger numbers overflow elsewhere
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 
 
 class TrainState:
-    """All that changes while training: networks, optimizers, scaler, augmentation, the clock."""
+    """Networks, optimizers, loss scaler, augmentation, and the clock: what latest.pt holds."""
 
     def __init__(self, model: ModelConfig, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
@@ -51,7 +51,7 @@ class TrainState:
         self.nimg = 0
 
     def compile(self, backend: Any = "inductor") -> None:
-        """Let G and D be compiled at their first call in each stage (and once more for alpha)."""
+        """Have G and D compiled at their first call at each resolution, faded in or not."""
         from torch import _dynamo  # takes a second to import
 
         _dynamo.config.recompile_limit = 64  # the default of 8 would give up at the third stage
@@ -59,18 +59,18 @@ class TrainState:
         self.D.compile(backend=backend)
 
     def let_d_learn(self, learns: bool) -> None:
-        """Let D's parameters have gradients or not; those that are frozen never have."""
+        """Turn gradients of D's parameters on or off; frozen ones stay off."""
         for name, parameter in self.D.named_parameters():
             parameter.requires_grad_(learns and name not in self.frozen)
 
     @property
     def lr(self) -> float:
-        """Return G's learning rate, as it now is."""
+        """Return G's current learning rate."""
         return float(self.opt_G.param_groups[0]["lr"])
 
     @property
     def parts(self) -> dict[str, Any]:
-        """Return everything with a state_dict, by its name in the checkpoint."""
+        """Return everything that has a state_dict, by its name in the checkpoint."""
         names = ("G", "D", "G_ema", "opt_G", "opt_D", "scaler", "ada")
         return {name: getattr(self, name) for name in names} | self.more_ema
 
@@ -80,11 +80,11 @@ class TrainState:
         return {**states, "iteration": self.iteration, "nimg": self.nimg}
 
     def restore(self, entries: dict[str, Any]) -> None:
-        """Take the whole state from `entries`, as it was at that iteration.
+        """Restore the whole state from `entries`.
 
-        That of augmentation stays as it is where the run is from before there was any.
-        Raises CheckpointError that tells the first difference, if they are not of such a run, or
-        ValueError, KeyError, TypeError or AttributeError.
+        Checkpoints from before there was augmentation leave its state as it is. Raises
+        CheckpointError naming the first weight that does not fit, or ValueError, KeyError,
+        TypeError or AttributeError.
         """
         for name in ("G", "D", "G_ema", *self.more_ema):
             difference = first_difference(self.parts[name], entries.get(name, {}))
@@ -100,11 +100,11 @@ class TrainState:
         self.iteration, self.nimg = (read_clock(entries, name) for name in ("iteration", "nimg"))
 
     def start_from(self, entries: dict[str, Any]) -> list[str]:
-        """Take weights of another run, where it has them; return the networks that start anew.
+        """Load the weights of another run; return the names of networks it does not have.
 
-        G starts from G_ema where the file is a snapshot. Resolutions only one of the two has
-        are left as they are; CheckpointError if what both have differs in shape (another width),
-        or if what is to stay frozen is not there.
+        G starts from G_ema if the file is a snapshot. Resolutions that only one of the two has
+        are left as they are. Raises CheckpointError if shapes differ (another width), or if a
+        frozen parameter is missing.
         """
         sources = {"G": entries.get("G", entries["G_ema"]), "G_ema": entries["G_ema"]}
         sources |= {name: entries["G_ema"] for name in self.more_ema}
@@ -136,9 +136,9 @@ def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
 
 
 def restore_adam(optimizer: torch.optim.Adam, stored: dict[str, Any]) -> None:
-    """Take moments and learning rate from `stored`; all else is as the program has it.
+    """Restore moments and learning rate from `stored`; everything else stays.
 
-    Raises ValueError, KeyError, TypeError or AttributeError where they do not fit.
+    Raises ValueError, KeyError, TypeError or AttributeError if they do not fit.
     """
     (own,) = optimizer.state_dict()["param_groups"]
     (theirs,) = stored["param_groups"]
@@ -153,24 +153,24 @@ def restore_adam(optimizer: torch.optim.Adam, stored: dict[str, Any]) -> None:
             raise ValueError(f"moments of another optimizer, at {brief(index)}")
         like = torch.zeros(())
         for name, value in moments.items():
-            refuse_unlike(f"{name} {index}", value, like if name == "step" else parameters[index])
+            check_alike(f"{name} {index}", value, like if name == "step" else parameters[index])
         if moments["step"] < 0:
             raise ValueError(f"step {index} below 0")
     optimizer.load_state_dict({"state": stored["state"], "param_groups": [{**own, "lr": rate}]})
 
 
 def restore_plain(part: Any, stored: dict[str, Any]) -> None:
-    """Let `part` load what has the names, types and shapes of its own state; else ValueError."""
+    """Load `stored` into `part`; ValueError unless names, types and shapes match its state."""
     own = part.state_dict()
     if stored.keys() != own.keys():
         raise ValueError(f"{brief(sorted(map(str, stored)))} in place of {sorted(own)}")
     for name, value in stored.items():
-        refuse_unlike(name, value, own[name])
+        check_alike(name, value, own[name])
     part.load_state_dict(dict(stored))
 
 
-def refuse_unlike(name: str, value: object, own: object) -> None:
-    """Raise ValueError unless `value` is a tensor or a number of `own`'s kind."""
+def check_alike(name: str, value: object, own: object) -> None:
+    """Raise ValueError unless `value` is a tensor like `own`, or a finite number of its type."""
     if isinstance(value, Tensor) and isinstance(own, Tensor):
         same = value.shape == own.shape and value.dtype == own.dtype
     else:
@@ -180,8 +180,8 @@ def refuse_unlike(name: str, value: object, own: object) -> None:
 
 
 def read_clock(entries: dict[str, Any], name: str) -> int:
-    """Return the count of iterations or images called `name`; ValueError if it is none."""
+    """Return the number of iterations or images called `name`; ValueError if it is none."""
     value = entries[name]
-    if type(value) is not int or not 0 <= value <= MOST:
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
         raise ValueError(f"{name} is {brief(value)}")
     return value

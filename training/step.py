@@ -1,7 +1,7 @@
-"""What a training step is: its settings, its state and the two updates. No files, no flags.
+"""One training step: G's update, D's update and the averages.
 
-Everything random in a step comes from (seed, iteration) alone, so that a resumed run is the run
-that was never stopped.
+All randomness in a step comes from (seed, iteration), so a resumed run equals an uninterrupted one
+bit for bit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Stats = dict[str, Tensor]
 
 
 def step_rng(seed: int, iteration: int, device: torch.device) -> torch.Generator:
-    """Return the random numbers of one iteration, independent of every other iteration's."""
+    """Return the random generator of one iteration, independent of all others."""
     (state,) = np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state >> 1))
 
@@ -43,10 +43,10 @@ class Step(NamedTuple):
 
 
 def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats:
-    """Update G, then D, then G_ema, and move the clock on; return detached figures.
+    """Update G, D and G_ema, advance the clock, and return detached stats.
 
-    One set of fakes serves both updates, which saves G's forward pass. G is first: a D that has
-    learned from these very fakes would teach how they were caught, not what faces look like.
+    Both updates use the same fakes, which saves a forward pass of G. G goes first: a D that has
+    just learned from these fakes would teach G how they were caught, not what faces look like.
     """
     rng = step_rng(config.seed, state.iteration, state.device)
     step = Step(config, config.growth.at(state.nimg), rng, distributed.rows(config.batch))
@@ -72,7 +72,7 @@ def train_step(state: TrainState, config: TrainConfig, bank: ImageBank) -> Stats
 
 
 def prepare_reals(photos: Tensor, step: Step) -> Tensor:
-    """Return uint8 photos [N, 3, R, R] as D sees them: [-1, 1], half of them mirrored, faded."""
+    """Return uint8 photos [N, 3, R, R] in [-1, 1] at the stage, faded, half of them mirrored."""
     config, stage, rng, rows = step
     images = shrink(to_float(photos), stage.resolution)
     if config.mirror:
@@ -82,10 +82,9 @@ def prepare_reals(photos: Tensor, step: Step) -> Tensor:
 
 
 def make_fakes(G: Generator, step: Step) -> tuple[Tensor, Tensor]:
-    """Return images of new z and their w, styles mixed at a random layer with chance `mixing`.
+    """Return images of new z, and their w, with style mixing of probability `mixing`.
 
-    The border is drawn for each image among those of the layers in use (Karras et al. 2019,
-    sec. 3.1).
+    Each image switches to another w at a random layer (Karras et al. 2019, sec. 3.1).
     """
     config, stage, rng, rows = step
     n = config.batch
@@ -182,9 +181,9 @@ def gradient_penalty(D: Critic, step: Step, images: Tensor) -> Tensor:
 
 
 def ema_beta(config: TrainConfig, nimg: int, times: float = 1) -> float:
-    """Return the share of G_ema kept at a step, for a half-life in images, ramped up at first.
+    """Return the decay of G_ema for one step, from a half-life in images that ramps up at first.
 
-    For an average that is so many times as long, ramp and all.
+    `times` makes an average that is so many times as long, ramp included.
     """
     half_life = times * min(config.ema, EMA_RAMP * nimg)
     return 0.5 ** (config.batch / half_life) if config.ema else 0.0

@@ -1,7 +1,7 @@
-"""A run's ailments in plain words, from its records: what is seen, what it means, what to try.
+"""What goes wrong in a run, in plain words: what the records show, what it means, what to try.
 
-It only tells, each thing once, and never stops a run. The thresholds come from runs that were
-made to fail in each way, and from good ones beside them (doc/decisions.md).
+Each finding is told once; a run is never stopped. The thresholds come from runs that were made to
+fail in each way, and from good runs (doc/decisions.md).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ MEASURED = 4  # distances that the half without a gain must have
 
 
 class Finding(NamedTuple):
-    """A name for the bar and the log, and the sentence that is told once."""
+    """A name for the bar and the log, and the sentence that is printed once."""
 
     name: str
     sentence: str
 
 
 def findings_of(records: list[Record]) -> list[str]:
-    """Return the names of what was found so far."""
+    """Return the names of all findings so far."""
     return [name for record in records for name in record.findings]
 
 
 def diagnose(records: list[Record], loss: str) -> list[Finding]:
-    """Return what the last of the records shows and none before it has told.
+    """Return what the latest records show and no earlier record has named.
 
     Logits without a scale, as of a Wasserstein critic, are not judged.
     """
@@ -58,7 +58,7 @@ def diagnose(records: list[Record], loss: str) -> list[Finding]:
 
 
 def d_has_won(steps: list[Record]) -> Finding | None:
-    """Tell if D is sure of every image."""
+    """Find a D that is sure of every image."""
     loss = mean_of(r.D_loss for r in steps)
     if loss > D_WINS:
         return None
@@ -71,19 +71,19 @@ def d_has_won(steps: list[Record]) -> Finding | None:
 
 
 def gamma_is_high(steps: list[Record]) -> Finding | None:
-    """Tell if D is right about the photos and yet flat."""
+    """Find a D that knows the photos and yet is flat."""
     apart = apart_by(steps)
     if not 0 <= apart <= FLAT or mean_of(r.r_t for r in steps) < SURE:
         return None
     return Finding(
         "gamma too high",
         f"D knows nearly all photos, and yet its logits of photos and samples are only {apart:.2g} "
-        "apart: R1 holds it flat, and G is led too weakly. Try a tenth of --r1_gamma",
+        "apart: R1 keeps it flat, so G learns little from it. Try a tenth of --r1_gamma",
     )
 
 
 def d_is_blind(steps: list[Record]) -> Finding | None:
-    """Tell if D sees hardly any difference."""
+    """Find a D that can hardly tell photos from samples."""
     apart, lr = apart_by(steps), steps[-1].lr or LR_FROM
     bound = BLIND if LR_FROM <= lr <= LR_TO else DIM
     if apart > bound or gamma_is_high(steps):
@@ -101,44 +101,44 @@ def d_is_blind(steps: list[Record]) -> Finding | None:
 
 
 def gamma_is_low(steps: list[Record]) -> Finding | None:
-    """Tell if D shouts, though it is not always right."""
+    """Find logits that lie far apart though D is not always right."""
     apart = min(known(r.logit_gap for r in steps))
     if apart < LOUD or mean_of(r.D_loss for r in steps) < D_WINS:  # that is told as D's winning
         return None
     return Finding(
         "gamma too low",
         f"D's logits of photos and samples are {apart:.2g} apart or more, and it is wrong at "
-        "times: it is too steep to lead G. Try ten times as much --r1_gamma",
+        "times: it is too steep to teach G. Try ten times as much --r1_gamma",
     )
 
 
 def d_is_steep(steps: list[Record]) -> Finding | None:
-    """Tell if D's gradient at the photos is large."""
+    """Find a D with large gradients at the photos."""
     penalty = median_low(known(r.penalty for r in steps) or [0.0])
     if penalty < STEEP:
         return None
     return Finding(
         "gamma too low",
-        f"D is steep around the photos (penalty {penalty:.3g}): G is thrown about rather than led."
-        " Try ten times as much --r1_gamma",
+        f"D is steep around the photos (penalty {penalty:.3g}), so G is thrown about rather than "
+        "taught. Try ten times as much --r1_gamma",
     )
 
 
 def samples_are_alike(steps: list[Record]) -> Finding | None:
-    """Tell if G makes one picture of all z."""
+    """Find a G that makes the same picture of all z."""
     varieties = known(r.variety for r in steps)
     if not varieties or max(varieties) > ALIKE:
         return None
     return Finding(
         "collapse",
         f"samples are alike: they differ by {varieties[-1]:.0%} of what photos differ by. G has "
-        "collapsed, which it hardly ever leaves. Go back to an earlier snapshot (--init_from), "
+        "collapsed, and hardly ever recovers. Go back to an earlier snapshot (--init_from), "
         "with a lower --lr, more --r1_gamma or, with few photos, --augment ada",
     )
 
 
 def p_is_at_its_bound(steps: list[Record]) -> Finding | None:
-    """Tell if augmentation does all it may and D still knows the photos by heart."""
+    """Find augmentation at its limit while D still knows the photos by heart."""
     if mean_of(r.p for r in steps) < AT_BOUND * P_MAX:
         return None
     sure = mean_of(r.r_t for r in steps)
@@ -151,7 +151,7 @@ def p_is_at_its_bound(steps: list[Record]) -> Finding | None:
 
 
 def nothing_gained(records: list[Record]) -> Finding | None:
-    """Tell if the measured distance has not fallen in the second half of the run so far."""
+    """Find a measured distance that has not fallen in the second half of the run so far."""
     measured = [(r.nimg, r.swd) for r in records if r.nimg is not None and r.swd is not None]
     if not measured:
         return None
@@ -169,7 +169,7 @@ def nothing_gained(records: list[Record]) -> Finding | None:
 
 
 def apart_by(steps: list[Record]) -> float:
-    """Return by how much D's logits of photos are above those of samples, but for outliers."""
+    """Return the median of how far D's logits of photos are above those of samples."""
     return median(known(record.logit_gap for record in steps))
 
 

@@ -41,21 +41,21 @@ def test_each_transformation_is_left_out_with_probability_1_minus_p(p: float) ->
     drawn = augment.draw(n, torch.tensor(p), rng())
     contrast = drawn.colour.sum(dim=2)[:, 0]
     left_out = {
-        "shift": (drawn.place[:, :, 2] == 0).all(dim=1),
-        "turn": drawn.place[:, 0, 1] == 0,
+        "shift": (drawn.affine[:, :, 2] == 0).all(dim=1),
+        "turn": drawn.affine[:, 0, 1] == 0,
         "contrast": (contrast - 1).abs() < 1e-6,
         "brightness": drawn.brightness == 0,
     }
     for name, flags in left_out.items():
         assert flags.float().mean().item() == pytest.approx(1 - p, abs=0.02), name
-    identity = ~drawn.moved & left_out["brightness"]
+    identity = ~drawn.is_moved & left_out["brightness"]
     identity &= ((drawn.colour - torch.eye(3)).abs() < 1e-6).all(dim=2).all(dim=1)
     assert identity.float().mean().item() == pytest.approx((1 - p) ** 6, abs=0.01)
 
 
 def test_transformations_stay_gentle() -> None:
     drawn = augment.draw(20_000, 1.0, rng())
-    linear, shift = drawn.place[:, :, :2], drawn.place[:, :, 2] / 2
+    linear, shift = drawn.affine[:, :, :2], drawn.affine[:, :, 2] / 2
     angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0]).rad2deg()
     assert 9.9 < angle.abs().max() <= 10.001
     size = linear.det().sqrt()
@@ -90,7 +90,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
 def test_a_shift_moves_by_whole_pixels_what_it_should() -> None:
     images = pictures(1, side=16)
     drawn = augment.draw(1, 0.0, rng())
-    place = drawn.place.clone()
+    place = drawn.affine.clone()
     place[:, 0, 2] = 2 * 3 / 16  # three px from the right
     moved = augment.move(
         images, augment.Transformations(torch.tensor([True]), place, drawn.colour, drawn.brightness)

@@ -158,7 +158,7 @@ def test_one_process_alone_waits_for_nobody():
     distributed.average(tensors)
     assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
     assert distributed.rows(12) == slice(0, 12)
-    assert (distributed.highest(3, torch.device("cpu")), distributed.from_first("x")) == (3, "x")
+    assert (distributed.maximum(3, torch.device("cpu")), distributed.from_first("x")) == (3, "x")
 
 
 def test_the_parts_make_up_the_batch(monkeypatch):

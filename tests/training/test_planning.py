@@ -20,7 +20,7 @@ from training import planning
 from training.config import train_config
 from training.deadline import End, images_in, time_of_day
 from training.growth import Growth
-from training.planning import make_plan, tell_plan
+from training.planning import make_plan, plan_lines
 from training.progress import Costs, seconds
 
 COSTS = {8: 0.001, 16: 0.002, 32: 0.005, 64: 0.012}  # about one core at width 1/8
@@ -205,7 +205,7 @@ def test_a_plan_is_told_in_a_few_lines() -> None:
     args = arguments("--hours", "2")
     bank: Any = argparse.Namespace(device=torch.device("cpu"))
     made = planning.Plan(8, 0.125, 16, 10_000, 30_000, COSTS)
-    lines = tell_plan(args, made, bank)
+    lines = plan_lines(args, made, bank)
     assert "30,000 iterations of 16, width 0.125; to end at " in lines[0]
     assert lines[2].split() == ["8", "10,000", "10s", "1000.0"]
     assert lines[5].split() == ["64", "430,000", "1h26m", "83.3"]
