@@ -12,13 +12,13 @@ from common.images import shrink
 from model import GAIN, Conv, Dense, DownConv, ModelConfig, Stage
 from ops.adain import activate
 
-STD_GROUP = 4  # images whose variety D sees as one figure
+STD_GROUP = 4  # images over which minibatch standard deviation is taken
 
 
 class Critic(nn.Module, ABC):
-    """What training, checkpoints and projection ask of a network that judges images.
+    """What training, checkpoints and projection need of a network that judges images.
 
-    Its parameters and buffers are what a checkpoint holds of it.
+    A checkpoint holds its parameters and buffers.
     """
 
     @abstractmethod
@@ -31,7 +31,7 @@ class Critic(nn.Module, ABC):
 
     @abstractmethod
     def features(self, images: Tensor, stage: Stage) -> list[Tensor]:
-        """Return maps [N, C, r, r] that pictures which look alike have alike, finest first."""
+        """Return maps [N, C, r, r], finest first, that are similar for images that look alike."""
 
     @abstractmethod
     def frozen(self, n: int) -> set[str]:
@@ -39,7 +39,7 @@ class Critic(nn.Module, ABC):
 
 
 class DiscriminatorBlock(nn.Module):
-    """3 x 3, blur, 3 x 3 and a 2 x 2 mean: halves the resolution."""
+    """Two convolutions, the second of which halves the resolution."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Discriminator(Critic):
         return self.descend(images, stage)[1]
 
     def descend(self, images: Tensor, stage: Stage) -> tuple[Tensor, list[Tensor]]:
-        """Return the maps [N, C, 4, 4] that logits are made of, and the outputs of all blocks."""
+        """Return the maps [N, C, 4, 4] from which logits follow, and the outputs of all blocks."""
         resolution = stage.resolution
         images = images.contiguous(memory_format=torch.channels_last)
         x = activate(self.from_rgb[str(resolution)](images))
@@ -102,11 +102,10 @@ class Discriminator(Critic):
 
 
 def with_minibatch_std(x: Tensor, set_size: int) -> Tensor:
-    """Return x [N, C, H, W] with one more map: how much the images of a group differ.
+    """Return x [N, C, H, W] with one more map: the mean standard deviation within a group.
 
-    The mean standard deviation over groups of (at most) four neighbours in a set, in float32; it
-    lets D see a lack of variety (Karras et al. 2018, sec. 3). Groups of four as in the official
-    code.
+    Groups are (at most) four neighbours of one set, as in the official code. It shows D a lack of
+    variety (Karras et al. 2018, sec. 3). Computed in float32.
     """
     n, c, h, w = x.shape
     size = math.gcd(set_size, STD_GROUP)

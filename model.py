@@ -1,7 +1,7 @@
-"""The networks: StyleGAN (Karras et al. 2019), progressive, with AdaIN and Xavier initialisation.
+"""The generator: StyleGAN (Karras et al. 2019), progressive, with AdaIN and Xavier initialisation.
 
-Mapping and Synthesis make a Generator; what mixes, truncates or projects works on `ws` between
-the two. Each departure from the paper is a comment at its place. No training logic lives here.
+A Generator is a Mapping and a Synthesis; mixing, truncation and projection work on the `ws` in
+between. Every departure from the paper is commented where it is made.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from common.images import upsample
 from ops.adain import SLOPE, activate, finish
-from ops.conv import blur, convolve, spread, spread_transposed
+from ops.conv import blur, convolve, fuse_down, fuse_up
 
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # nn.init.calculate_gain("leaky_relu", SLOPE)
 MAPPING_LR = 0.01  # the mapping network learns 100 times slower (Karras et al. 2019, app. C)
-RGB_START = 0.1  # of Xavier's deviation: how large the weights of ToRGB are at first
-W_AVG_DECAY = 0.995  # of the running mean of w that truncation pulls toward
+RGB_START = 0.1  # initial weights of ToRGB, relative to Xavier's standard deviation
+W_AVG_DECAY = 0.995  # of the running mean of w, toward which truncation pulls
 
 
 class Stage(NamedTuple):
-    """What G and D are called with: the output `resolution` in px and how far it is faded in.
+    """What G and D are called with: the output `resolution` in px, and `alpha`, its fade-in.
 
-    `alpha` in [0, 1]: 0 shows the previous resolution upsampled, 1 means no fade-in is under way.
+    `alpha` in [0, 1]: 0 shows the previous resolution upsampled, 1 the new one alone.
     """
 
     resolution: int
@@ -39,7 +39,7 @@ class Stage(NamedTuple):
 class ModelConfig:
     """What the networks are built from; stored in every checkpoint.
 
-    `resolution`: the largest, px, a power of two from 4. `width` scales every channel count.
+    `resolution` is the largest in px, a power of two from 4. `width` scales all channel counts.
     """
 
     resolution: int
@@ -52,17 +52,17 @@ class ModelConfig:
     def of(
         cls, resolution: int, width: float, w_dim: int | None = None, layers: int | None = None
     ) -> ModelConfig:
-        """Return what train.py builds: where None is given, z and w are as narrow as the maps.
+        """Return the config that train.py builds; by default z and w scale with the width.
 
-        Not 512 and eight layers at any width as in the paper: a style moves at each of Adam's steps
-        in proportion to the length of w, and the more layers there are, the more alike are the w
-        of all z. Both kept short runs from learning shapes (doc/decisions.md, "Recipe").
+        The paper has 512 numbers and eight layers at any width. But a style moves with each step
+        of Adam in proportion to the length of w, and more layers make the w of all z more alike:
+        both kept short runs from learning shapes (doc/decisions.md, "Recipe").
         """
         dim = w_dim or max(1, round(512 * width))
         return cls(resolution, width, dim, dim, layers or 2)
 
     def channels(self, resolution: int) -> int:
-        """Return the feature maps at `resolution`: min(512, 16384 / resolution) times the width."""
+        """Return the number of feature maps: min(512, 16384 / resolution) times the width."""
         return max(1, round(min(512, 16384 // resolution) * self.width))
 
     @property
@@ -72,15 +72,15 @@ class ModelConfig:
 
     @property
     def num_ws(self) -> int:
-        """Return how many layers take a style: two at each resolution."""
+        """Return the number of layers that take a style: two at each resolution."""
         return 2 * len(self.resolutions)
 
 
 class Dense(nn.Module):
     """A fully connected layer with Xavier variance and equalized learning rate.
 
-    The parameter has unit variance and is scaled when used, so that Adam's steps are as large
-    relative to every weight (Karras et al. 2018, sec. 4.1). The scale is Xavier's constant
+    The parameter has unit variance and is scaled when used, so that a step of Adam is equally
+    large relative to every weight (Karras et al. 2018, sec. 4.1). The scale is Xavier's constant
     (Glorot and Bengio 2010, eq. 12), as in the class project this grew from, not He's.
     """
 
@@ -98,7 +98,7 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, n_out] in x's dtype, as every layer here does.
 
-        The input is scaled, not the weight: the same product, and there is less of it.
+        The input is scaled instead of the weight: the same product, with fewer multiplications.
         """
         weight, bias = self.weight.to(x.dtype), (self.bias * self.lr_mul).to(x.dtype)
         return F.linear(x * self.scale, weight, bias)
@@ -107,7 +107,7 @@ class Dense(nn.Module):
 class Conv(nn.Module):
     """A k x k convolution that keeps the size; Xavier variance and equalized learning rate.
 
-    `start` is how large the weights are at first, relative to Xavier's.
+    `start` scales the initial weights.
     """
 
     def __init__(
@@ -129,34 +129,34 @@ class Conv(nn.Module):
 
 
 class UpConv(Conv):
-    """Nearest upsampling, 3 x 3 convolution and blur in two steps instead of three.
+    """Nearest upsampling, 3 x 3 convolution, blur.
 
-    The first two are one 4 x 4 transposed convolution with stride 2: the same function with 2.25
-    times fewer multiplications (the official code's fused_scale). The blur removes the grid that
-    upsampling leaves (Karras et al. 2019, sec. 2).
+    The first two are fused into a 4 x 4 transposed convolution with stride 2: the same function
+    with 2.25 times fewer multiplications (fused_scale in the official code). The blur removes the
+    grid that upsampling leaves (Karras et al. 2019, sec. 2).
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, 2H, 2W]."""
-        weight = spread_transposed(self.weight, self.scale, x.dtype)
+        weight = fuse_up(self.weight, self.scale, x.dtype)
         return blur(F.conv_transpose2d(x, weight, stride=2, padding=1), self.bias)
 
 
 class DownConv(Conv):
-    """Blur, then a 3 x 3 convolution and a 2 x 2 mean as one 4 x 4 convolution with stride 2."""
+    """Blur, then a 3 x 3 convolution and a 2 x 2 mean, fused into 4 x 4 with stride 2."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, H / 2, W / 2]."""
-        weight = spread(self.weight, self.scale / 4, x.dtype)
+        weight = fuse_down(self.weight, self.scale / 4, x.dtype)
         return convolve(blur(x), weight, self.bias.to(x.dtype), stride=2)
 
 
 class SynthesisLayer(nn.Module):
     """Convolution, noise, bias, leaky ReLU, AdaIN: one grey box of Karras et al. 2019, fig. 1b.
 
-    The bias is added in the convolution (or blur), before the noise: a sum has no order. Noise
-    strengths learn at the rate of every other parameter: like a weight's, their Adam step is
-    scaled by about 1 / sqrt(fan-in). With the paper's unit scale they moved 17 times as fast.
+    The bias is added in the convolution (or blur), before the noise; the sum is the same. Noise
+    strengths are scaled by about 1 / sqrt(fan-in), like weights: with the paper's unit scale they
+    learned 17 times as fast as the rest.
     """
 
     def __init__(self, conv: nn.Module | None, channels: int, w_dim: int) -> None:
@@ -167,7 +167,7 @@ class SynthesisLayer(nn.Module):
         self.style = Dense(w_dim, 2 * channels)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """Return [N, C, H, W] for w [N, w_dim] and noise [N, 1, H, W]; no noise counts as zero."""
+        """Return [N, C, H, W] for w [N, w_dim] and noise [N, 1, H, W]; None is no noise."""
         if self.conv is not None:
             x = self.conv(x)
         strength = self.noise_strength.flatten() * self.noise_scale
@@ -183,7 +183,7 @@ class Mapping(nn.Module):
         self.layers = nn.ModuleList(Dense(a, b, GAIN, MAPPING_LR) for a, b in pairwise(widths))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return w [N, w_dim] for z [N, z_dim], of which only the direction counts."""
+        """Return w [N, w_dim] for z [N, z_dim]; the length of z does not matter."""
         x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
         for layer in self.layers:
             x = activate(layer(x))
@@ -195,8 +195,8 @@ class Synthesis(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # Not ones as in the paper: their maps are all alike, so for thousands of images the
-        # styles of 4 px had no shapes to choose from, and every face the same outline.
+        # The paper starts from ones. Then all maps are alike, so for thousands of images the
+        # styles at 4 px had no shapes to choose from, and every face had the same outline.
         self.const = nn.Parameter(torch.randn(1, config.channels(4), 4, 4))
         self.layers = nn.ModuleList()
         self.to_rgb = nn.ModuleDict()
@@ -205,8 +205,8 @@ class Synthesis(nn.Module):
             up = None if resolution == 4 else UpConv(config.channels(resolution // 2), c_out)
             self.layers.append(SynthesisLayer(up, c_out, config.w_dim))
             self.layers.append(SynthesisLayer(Conv(c_out, c_out), c_out, config.w_dim))
-            # Nearly grey at first: random colours tell D at once which images are G's, and each
-            # resolution that is faded in brings new ones.
+            # Nearly grey at first: random colours would tell D at once which images are fake,
+            # again for each resolution that is faded in.
             rgb = Conv(c_out, 3, kernel=1, gain=1.0, start=RGB_START)
             self.to_rgb[str(resolution)] = rgb
 
@@ -219,8 +219,8 @@ class Synthesis(nn.Module):
     ) -> Tensor:
         """Return float32 images [N, 3, R, R], about [-1, 1], for ws [N, num_ws, w_dim].
 
-        `noise`: one [N, 1, r, r] for each layer in use, see `draw_noise`; None counts as zero.
-        `dtype` is what the convolutions compute in.
+        `noise` is one [N, 1, r, r] for each layer in use, see `draw_noise`; None is no noise.
+        `dtype` is that of the convolutions.
         """
         x = self.const.expand(ws.shape[0], -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -228,9 +228,9 @@ class Synthesis(nn.Module):
         below = x
         for i in range(last):
             if i == last - 2:
-                below = x  # what ToRGB saw before this resolution came
+                below = x  # the input of ToRGB at the resolution below
             x = self.layers[i](x, ws[:, i], None if noise is None else noise[i])
-            x = x.to(dtype)  # layer 0 is in float32: the constant varies too little for less
+            x = x.to(dtype)  # layer 0 is in float32: the constant varies too little for bf16
         rgb = self.to_rgb[str(stage.resolution)](x).float()
         if stage.alpha == 1:
             return rgb
@@ -251,13 +251,13 @@ class Generator(nn.Module):
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def broadcast(self, w: Tensor) -> Tensor:
-        """Return w [N, w_dim] for every layer: [N, num_ws, w_dim]."""
+        """Return ws [N, num_ws, w_dim]: w [N, w_dim] repeated for every layer."""
         return w[:, None].expand(-1, self.config.num_ws, -1)
 
     def mix(self, ws_a: Tensor, ws_b: Tensor, cutoff: int | Tensor) -> Tensor:
-        """Return `ws_a` in the layers before `cutoff` and `ws_b` from it on.
+        """Return `ws_a` in the layers before `cutoff`, and `ws_b` from there on.
 
-        `cutoff` is a layer in 0..num_ws, or one for each image [N]: 0 gives b, num_ws gives a.
+        `cutoff` is in 0..num_ws, one number or one per image [N]: 0 gives b, num_ws gives a.
         Style mixing: Karras et al. 2019, sec. 3.1.
         """
         layer = torch.arange(ws_a.shape[1], device=ws_a.device)
@@ -272,7 +272,7 @@ class Generator(nn.Module):
         return torch.lerp(self.w_avg.expand_as(ws), ws, psi)
 
     def draw_noise(self, n: int, resolution: int, rng: torch.Generator) -> list[Tensor]:
-        """Return normal noise [n, 1, r, r] for each layer up to `resolution`, on `rng`'s device."""
+        """Return normal noise [n, 1, r, r] for each layer up to `resolution`, on rng's device."""
         return [
             torch.randn(n, 1, r, r, generator=rng, device=rng.device)
             for r in self.config.resolutions
@@ -282,12 +282,12 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def track_w_avg(self, w_mean: Tensor) -> None:
-        """Move `w_avg` toward the mean w [w_dim] of a batch."""
+        """Update `w_avg` with the mean w [w_dim] of a batch."""
         self.w_avg.lerp_(w_mean, 1 - W_AVG_DECAY)
 
 
 @torch.no_grad()
 def update_ema(G_ema: Generator, G: Generator, beta: float) -> None:
-    """Move every parameter of `G_ema` toward G's, keeping the share `beta`; copy `w_avg`."""
+    """Move G_ema's parameters toward G's, with decay `beta`; copy `w_avg`."""
     torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - beta)
     G_ema.w_avg.copy_(G.w_avg)

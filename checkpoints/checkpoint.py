@@ -1,8 +1,8 @@
-"""Checkpoints: one format, written whole or not at all, read without trusting them.
+"""Checkpoints: one format, written whole or not at all, and read without being trusted.
 
-A file is a torch archive of plain values: `format`, `model` (the ModelConfig), `G_ema`, and for
-the full state whatever else train.py hands over. A snapshot is the same file with fewer entries.
-A safetensors file of export.py is read as a snapshot.
+A file is a torch archive of plain values: `format`, `model` (a ModelConfig), `G_ema`, and in a full
+state everything else that training needs. A snapshot has fewer entries. A safetensors file written
+by export.py is read as a snapshot.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ MAX_DEPTH = 8  # of dicts within dicts; Adam's state has 4
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message is one line for the user."""
+    """A checkpoint that cannot be used."""
 
 
 class NotFiniteError(CheckpointError):
-    """Numbers of a run that are NaN or infinite, of which no checkpoint is made."""
+    """Numbers of a run are NaN or infinite; no checkpoint is made of them."""
 
 
 def save(path: Path, config: ModelConfig, entries: dict[str, Any]) -> None:
-    """Write a checkpoint so that `path` holds the old file or the whole new one, never neither.
+    """Write a checkpoint; `path` holds the old file until the new one is whole.
 
-    `entries` are tensors, numbers, strings and dicts or lists of them. Raises OSError, and
-    NotFiniteError when a weight is not finite: such a file is never written.
+    `entries` are tensors, numbers, strings, and dicts or lists of them. Raises OSError, and
+    NotFiniteError if a tensor is not finite.
     """
     broken = first_not_finite(entries)
     if broken:
@@ -57,7 +57,7 @@ def write(path: Path, entries: dict[str, Any]) -> None:
     with replacing(path) as file:
         try:
             torch.save(entries, file)
-        except RuntimeError as error:  # torch's own, of the archive that it could not finish
+        except RuntimeError as error:  # torch's own, for an archive that it could not finish
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -66,7 +66,7 @@ def write(path: Path, entries: dict[str, Any]) -> None:
 def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor in nested dicts and lists with its dotted name.
 
-    Each dict and list is entered once, so a circle ends. Raises ValueError where they are too deep.
+    Each dict and list is entered once, even in a cycle. Raises ValueError if nested too deeply.
     """
     todo: list[tuple[tuple[str, ...], Any]] = [((), value)]
     seen = set()
@@ -83,7 +83,7 @@ def named_tensors(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def first_not_finite(entries: dict[str, Any]) -> str | None:
-    """Return the name of the first tensor in `entries` that holds NaN or infinity, if any."""
+    """Return the name of the first tensor that holds NaN or infinity, if any."""
     for name, tensor in named_tensors(entries):
         if not tensor.isfinite().all():
             return name
@@ -91,9 +91,9 @@ def first_not_finite(entries: dict[str, Any]) -> str | None:
 
 
 def is_plain(entries: dict[str, Any], size: int) -> bool:
-    """Return whether every tensor is an ordinary one whose numbers are all in a file of `size`.
+    """Return whether every tensor is an ordinary one with all its numbers in a file of `size`.
 
-    A few bytes can else stand for a tensor of any size, and exotic kinds fail where they are used.
+    Otherwise a few bytes could stand for a tensor of any size, or exotic kinds fail later on.
     """
     stored = {}
     for _, tensor in named_tensors(entries):
@@ -108,10 +108,10 @@ def is_plain(entries: dict[str, Any], size: int) -> bool:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return the entries of a checkpoint, tensors on the CPU.
+    """Return the entries of a checkpoint, with tensors on the CPU.
 
-    Generators of rosinality's are read too: their entries have `foreign` true. Raises
-    CheckpointError, whatever is wrong.
+    Generators of rosinality's program are converted, and have the entry `foreign`. Raises
+    CheckpointError, whatever is wrong with the file.
     """
     entries = read(path)
     try:
@@ -132,20 +132,22 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the plain values in a file that torch.save made of a dict, tensors on the CPU.
+    """Return the plain values in a file that torch.save made from a dict, tensors on the CPU.
 
-    The archive is checked before torch sees it: stored members only, no more bytes than the file
-    has, every CRC32 right. torch's old format, which is no archive, is read too, and snapshots in
-    safetensors. Raises CheckpointError, whatever is wrong.
+    The archive is checked before torch reads it: only stored members, no more bytes than the file
+    has, every CRC32 right. torch's old format, which is no archive, and safetensors are read, too.
+    Raises CheckpointError, whatever is wrong with the file.
     """
-    with open_file(path) as file:  # once: a file replaced meanwhile is read whole, old or new
+    with open_file(
+        path
+    ) as file:  # opened once: if replaced meanwhile, it is read whole all the same
         start = file.read(len(LEGACY))
         is_safe = begins_safetensors(start)
         if start != LEGACY and not is_safe:
             check_archive(path, file)
         file.seek(0)
         try:
-            with warnings.catch_warnings(action="ignore"):  # torch's advice must not be shown
+            with warnings.catch_warnings(action="ignore"):  # torch's advice is not for users
                 entries = read_safe(file) if is_safe else torch.load(file, "cpu", weights_only=True)
             sound = isinstance(entries, dict)
             sound = sound and is_plain(entries, os.fstat(file.fileno()).st_size)
@@ -161,13 +163,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_safe(file: IO[bytes]) -> dict[str, Any]:
-    """Return the entries of a snapshot that a safetensors file holds."""
+    """Return the entries of a snapshot in a safetensors file."""
     weights, entries = parse_safetensors(file.read())
     return {**entries, "G_ema": weights}
 
 
 def translated(entries: dict[str, Any]) -> dict[str, Any]:
-    """Return entries of rosinality's program as ours, others as they are."""
+    """Return the entries of rosinality's program converted to ours, others unchanged."""
     state = rosinality.find_state(entries)
     if state is None:
         return entries
@@ -176,7 +178,7 @@ def translated(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """Return the regular file at `path`, open; raise CheckpointError if it is none."""
+    """Open the regular file at `path`; raise CheckpointError if it is none."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would hang
             raise not_ours(path)
@@ -188,7 +190,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def check_archive(path: Path, file: IO[bytes]) -> None:
-    """Raise CheckpointError unless `file` is a sound zip archive such as torch.save writes."""
+    """Raise CheckpointError unless `file` is an undamaged zip archive as torch.save writes it."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -211,7 +213,7 @@ def check_archive(path: Path, file: IO[bytes]) -> None:
 
 
 def not_ours(path: Path) -> CheckpointError:
-    """Return the error for a file of another program."""
+    """Return the error for a file that no train.py wrote."""
     return CheckpointError(f"{path}: not a checkpoint of this program; expected one of train.py")
 
 
@@ -221,9 +223,9 @@ def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[st
     Raises CheckpointError, also when the weights do not fit the config stored beside them.
     """
     entries = load(path)
-    config = read_config(path, entries)
+    config = model_config_of(path, entries)
     weights = entries.pop("G_ema")
-    with torch.device("meta"):  # a config that lies about its size allocates nothing
+    with torch.device("meta"):  # so that a config that lies about its size allocates nothing
         G = Generator(config)
         if entries.get("foreign"):
             rosinality.adapt(G)
@@ -231,14 +233,14 @@ def load_generator(path: Path, device: torch.device) -> tuple[Generator, dict[st
     if difference:
         raise CheckpointError(f"{path}: {difference}")
     G = G.to_empty(device=device)
-    G.load_state_dict(dict(weights))  # which leaves behind what else a file may say of them
+    G.load_state_dict(dict(weights))  # a plain dict, without metadata
     return G.eval().requires_grad_(False), entries
 
 
 def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Critic | None:
-    """Return the D of the run that made `G`, on its device; None where the file has none.
+    """Return the D that was trained with `G`, on its device; None if the file has none.
 
-    Raises CheckpointError when its weights do not fit.
+    Raises CheckpointError if its weights do not fit.
     """
     weights = entries.get("D")
     if weights is None:
@@ -253,7 +255,7 @@ def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Cri
     return D.eval().requires_grad_(False)
 
 
-def read_config(path: Path, entries: dict[str, Any]) -> ModelConfig:
+def model_config_of(path: Path, entries: dict[str, Any]) -> ModelConfig:
     """Return the ModelConfig stored in `entries`; raise CheckpointError if it is not one."""
     try:
         config = ModelConfig(**entries["model"])
@@ -270,7 +272,7 @@ def read_config(path: Path, entries: dict[str, Any]) -> ModelConfig:
 
 
 def first_difference(module: torch.nn.Module, weights: dict[str, Any]) -> str | None:
-    """Return how `weights` first differ from what `module` holds, in name, shape or type, if so."""
+    """Return the first difference in name, shape or type between `weights` and `module`, if any."""
     own = module.state_dict()
     for name in [*own, *weights]:
         there, here = described(weights.get(name)), described(own.get(name))

@@ -1,4 +1,4 @@
-"""The lines of a run's log.jsonl: what each may tell, written and read in this one way."""
+"""The lines of a run's log.jsonl, and how they are written and read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from common.files import read_regular
 
 @dataclass(frozen=True)
 class Record:
-    """One line. None is what it does not tell: most tell of steps, some of `swd` or `end` alone.
+    """One line of the log; None is what it does not hold. Most are of steps, some of swd or end.
 
-    Figures of steps are means since the line before: losses, logits of D on photos and samples,
-    `r_t` (how sure D is of photos), the gradient penalty before its weight, `p` of augmentation.
+    Losses, logits of D on photos and samples, r_t (how sure D is of photos), the gradient penalty
+    without its weight, and p of augmentation are means over the steps since the line before.
     """
 
     iteration: int
@@ -48,27 +48,27 @@ class Record:
             return None
         return self.real_logit - self.fake_logit
 
-    def told(self) -> dict[str, Any]:
-        """Return what the line tells, by name."""
+    def known(self) -> dict[str, Any]:
+        """Return what the line holds, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value not in (None, ())}
 
     def line(self) -> str:
         """Return the line as JSON."""
-        return json.dumps(self.told()) + "\n"
+        return json.dumps(self.known()) + "\n"
 
 
 def parse(line: bytes | str) -> Record | None:
-    """Return the record of a line; None where it is none, as after a power cut.
+    """Return the record in a line; None if the line is damaged, as after a power cut.
 
-    Figures of other versions of the program are passed over.
+    Names that this version does not know are skipped.
     """
     try:
-        told = dict(json.loads(line))
-        known = {field.name: told[field.name] for field in fields(Record) if field.name in told}
+        stored = dict(json.loads(line))
+        known = {f.name: stored[f.name] for f in fields(Record) if f.name in stored}
         findings = tuple(map(str, known.pop("findings", ())))
         sound = all(type(value) in (int, float) for value in known.values())
-        if not sound or type(told["iteration"]) is not int:
+        if not sound or type(stored["iteration"]) is not int:
             return None
         return Record(**known, findings=findings)
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -76,9 +76,9 @@ def parse(line: bytes | str) -> Record | None:
 
 
 def read_log(run: Path) -> list[tuple[bytes, Record | None]]:
-    """Return the lines of a run's log with their records; none where there is no log.
+    """Return the lines of a run's log and their records; empty without a log.
 
-    Half a line, as a killed run may leave at the end, is left out. Raises OSError.
+    Half a line at the end, as a killed run may leave, is skipped. Raises OSError.
     """
     path = run / LOG
     if not os.path.lexists(path):

@@ -1,11 +1,10 @@
 """Generators trained with rosinality/style-based-gan-pytorch, as generators of this program.
 
-Both of its layouts: the dict with `g_running` of a finished phase, and the bare state dict of a
-periodic file. Its constants (sqrt(2 / fan_in) everywhere, a scale that starts at 1 and not at 0,
-an epsilon of 1e-5) are folded into our weights; what is left is where the bias is blurred.
-
-Not in such a file: D in our form, the mean w, which is measured here, and how far a resolution
-was faded in, which is taken as wholly. Its layers of one resolution shared their noise.
+Both of its layouts are read: the dict with `g_running` that ends a phase, and the bare state dict
+of its periodic files. Differences in constants (sqrt(2 / fan_in) everywhere, a style scale that
+starts at 1, an epsilon of 1e-5) are folded into the weights; the one difference left is that its
+bias is blurred. Its files lack the mean w, which is measured here, and alpha, which is taken as 1;
+its D is not converted. Its two layers of a resolution shared their noise.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import Conv, Dense, Generator, Mapping, ModelConfig, SynthesisLayer, UpConv
-from ops.conv import blur, spread_transposed
+from ops.conv import blur, fuse_up
 
 MEAN_SAMPLES = 10_000  # z whose mean w is w_avg
-# Instance norm divides by sqrt(variance + epsilon). A map that is k times smaller looks the same
-# with an epsilon k^2 times smaller; leaky ReLU lets the factor through, so the layer takes it.
+# Instance norm divides by sqrt(variance + epsilon): maps k times smaller give the same result with
+# an epsilon k^2 times smaller. Leaky ReLU is linear in k, so the weights can take the factor.
 SHRINK = math.sqrt(1e-8 / 1e-5)  # our epsilon over its
 
 
 class BlurredBias(UpConv):
-    """Upsampling whose bias is added before the blur, so that it fades at the borders."""
+    """An UpConv whose bias is added before the blur, and so fades at the borders."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, 2H, 2W]."""
-        weight = spread_transposed(self.weight, self.scale, x.dtype)
+        weight = fuse_up(self.weight, self.scale, x.dtype)
         return blur(F.conv_transpose2d(x, weight, self.bias.to(x.dtype), stride=2, padding=1))
 
 
 def find_state(entries: Any) -> dict[str, Any] | None:
-    """Return the generator's state dict if `entries` are of either layout, else None."""
+    """Return the generator's state dict if `entries` have either layout, else None."""
     if not isinstance(entries, dict):
         return None
     state = entries.get("g_running", entries)
@@ -45,7 +44,7 @@ def find_state(entries: Any) -> dict[str, Any] | None:
 
 
 def adapt(G: Generator) -> None:
-    """Let `G` upsample as such generators do."""
+    """Make `G` upsample as these generators do."""
     for layer in G.synthesis.layers:
         if isinstance(layer, SynthesisLayer) and isinstance(layer.conv, UpConv):
             c_out, c_in = layer.conv.weight.shape[:2]
@@ -53,12 +52,11 @@ def adapt(G: Generator) -> None:
 
 
 def convert(state: dict[str, Any]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return the config and our state dict of G for its state dict, as far as it was trained.
+    """Return our config and state dict of G for its state dict, up to the trained resolution.
 
-    Raises KeyError, ValueError, TypeError, RuntimeError or AttributeError for a state dict that
-    is not what it seems.
+    Raises KeyError, ValueError, TypeError, RuntimeError or AttributeError if it does not fit.
     """
-    config = read_config(state)
+    config = config_of(state)
     with torch.device("meta"):
         G = Generator(config)
     ours: dict[str, Tensor] = {}
@@ -82,10 +80,10 @@ def convert(state: dict[str, Any]) -> tuple[ModelConfig, dict[str, Tensor]]:
     return config, {name: tensor.float().contiguous() for name, tensor in ours.items()}
 
 
-def read_config(state: dict[str, Any]) -> ModelConfig:
-    """Return the config: the channels as they are, the resolution as far as it was trained.
+def config_of(state: dict[str, Any]) -> ModelConfig:
+    """Return the config, with the resolution up to which it was trained.
 
-    Its networks are always built up to 1024 px; the biases of a ToRGB never used are still zero.
+    Its networks are always built for 1024 px; the bias of a ToRGB never used is still zero.
     """
     biases: list[Tensor] = []
     while f"generator.to_rgb.{len(biases)}.conv.bias" in state:
@@ -98,12 +96,12 @@ def read_config(state: dict[str, Any]) -> ModelConfig:
 
 
 def equalized(weight: Tensor) -> Tensor:
-    """Return the weight that is computed with: the parameter times sqrt(2 / fan_in)."""
+    """Return the effective weight: the parameter times sqrt(2 / fan_in)."""
     return weight * math.sqrt(2 / weight[0].numel())
 
 
 def fold_layer(state: dict[str, Any], index: int, layer: Any) -> dict[str, Tensor]:
-    """Return the parameters of one of our layers: the first or second of a block of its."""
+    """Return the parameters of our layer `index`, one of the two in a block of its."""
     block, place = f"generator.progression.{index // 2}", index % 2 + 1
     noise = state[f"{block}.noise{place}.weight_orig"]  # [1, C, 1, 1]
     style = f"{block}.adain{place}.style.linear"
@@ -124,7 +122,7 @@ def fold_layer(state: dict[str, Any], index: int, layer: Any) -> dict[str, Tenso
 def read_conv(state: dict[str, Any], block: str, place: int) -> tuple[Tensor, Tensor]:
     """Return the weight [c_out, c_in, 3, 3] and bias of a convolution, plain or fused.
 
-    The fused one, from 128 px on, is stored as a transposed convolution and halved both ways.
+    From 128 px on it is fused: stored as a transposed convolution, halved in both directions.
     """
     fused = f"{block}.conv1.0"
     if place == 1 and f"{fused}.weight" in state:
@@ -137,7 +135,7 @@ def read_conv(state: dict[str, Any], block: str, place: int) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def mean_w(config: ModelConfig, ours: dict[str, Tensor]) -> Tensor:
-    """Return the mean w [w_dim] of MEAN_SAMPLES fixed z, which its files do not hold."""
+    """Return the mean w [w_dim] of MEAN_SAMPLES fixed z."""
     mapping: nn.Module = Mapping(config)
     prefix = "mapping."
     mapping.load_state_dict({k[len(prefix) :]: v for k, v in ours.items() if k.startswith(prefix)})

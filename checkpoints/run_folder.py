@@ -1,12 +1,12 @@
-"""A run on disk: which file of it is which. What is saved when is training's.
+"""A run folder: which file is which.
 
 config.json      what was asked for
-log.jsonl        one record per log line; TensorBoard events beside it
-samples/         grids of fixed z and noise from G_ema: comparable from first to last
+log.jsonl        one record per line, see records.py; TensorBoard events beside it
+samples/         sample grids of G_ema, always of the same z and noise
 snapshots/       G_ema alone, for generate.py
 ema_short.pt     G_ema over a quarter of its time, ema_long.pt over four times it: --more_ema
-best.pt          of all measured by --metric_every, the G_ema nearest to the photos
-latest.pt        the full state; previous.pt is the one before
+best.pt          the G_ema nearest to the photos, as measured by --metric_every
+latest.pt        the full state; previous.pt is the one before it
 evaluation/      figures.json, by evaluate.py
 """
 
@@ -31,13 +31,13 @@ BEST = "best.pt"
 AVERAGES = {"short": "ema_short.pt", "long": "ema_long.pt"}  # further ones of --more_ema
 SAMPLES, SNAPSHOTS, EVALUATION = "samples", "snapshots", "evaluation"
 FIGURES = "figures.json"  # in EVALUATION
-# What runs had before there were such flags.
+# What runs did before these flags existed.
 EARLIER = {"augment": "none", "augment_p": 0.3, "freeze_d": 0, "more_ema": False}
 EARLIER |= {"w_dim": 512, "mapping_layers": 8}
 
 
 def run_of(file: Path) -> Path:
-    """Return the run folder that a checkpoint is in; the folder it is in if that is none."""
+    """Return the run folder of a checkpoint; the folder it lies in if that is none."""
     folder = file.parent
     if folder.absolute().name != SNAPSHOTS:
         return folder
@@ -60,7 +60,7 @@ def average_of(file: Path) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return what the run was started with; nothing if it is new."""
+    """Return the settings a run was started with; empty for a new run. Raises UserError."""
     path = folder / CONFIG
     if not os.path.lexists(path):
         return {}
@@ -87,13 +87,13 @@ def read_recipe(run: Path) -> dict[str, int]:
 
 
 def write_config(folder: Path, asked: dict[str, Any]) -> None:
-    """Write what the run is asked for."""
+    """Write the settings of a run. Raises OSError."""
     with replacing(folder / CONFIG) as file:
         file.write((json.dumps(asked, indent=1) + "\n").encode())
 
 
 def save_latest(run: Path, config: ModelConfig, entries: dict[str, Any]) -> None:
-    """Write `latest.pt` in the run folder and keep the one before as `previous.pt`."""
+    """Write latest.pt and keep the one before as previous.pt. Raises OSError or NotFiniteError."""
     latest = run / LATEST
     fresh = run / NEXT
     checkpoint.save(fresh, config, entries)
@@ -104,14 +104,13 @@ def save_latest(run: Path, config: ModelConfig, entries: dict[str, Any]) -> None
 
 
 def load_latest(run: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the newest sound full state in a run folder, or None where there is none yet.
+    """Return the newest undamaged full state of a run, or None if there is none yet.
 
-    A damaged latest.pt is told, put aside as `damaged.pt`, so that the next save does not make it
-    the only state before, and the one before it used. Raises CheckpointError when that is damaged
-    too, and OSError.
+    A damaged latest.pt is told and renamed to damaged.pt, and previous.pt is used. Raises
+    CheckpointError if that is damaged, too, and OSError.
     """
     latest, previous = run / LATEST, run / PREVIOUS
-    if not os.path.lexists(latest):  # a link that leads nowhere is a damaged one
+    if not os.path.lexists(latest):  # a dangling link counts as a damaged file
         return checkpoint.load(previous) if previous.exists() else None
     try:
         return checkpoint.load(latest)
@@ -125,17 +124,17 @@ def load_latest(run: Path, tell: Callable[[str], None]) -> dict[str, Any] | None
 
 
 def find(path: Path) -> Path:
-    """Return the file meant by `path`: itself, or in a run folder the newest full state.
+    """Return `path`, or for a run folder its newest checkpoint.
 
-    Raises CheckpointError for a folder with neither.
+    Raises CheckpointError for a folder without any.
     """
     return candidates(path)[0]
 
 
 def candidates(path: Path) -> list[Path]:
-    """Return `path`, or all checkpoints of a run folder: full states first, each newest first.
+    """Return `path`, or for a run folder its full states and then its snapshots, newest first.
 
-    Raises CheckpointError for a folder with none.
+    Raises CheckpointError for a folder without any.
     """
     if not path.is_dir():
         return [path]

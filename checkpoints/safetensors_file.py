@@ -1,6 +1,6 @@
-"""Weights as a safetensors file: tensors, and in the header the config they are built with.
+"""Weights as a safetensors file, with the config of the networks in its header.
 
-The format is Hugging Face's; the package of that name, an extra, reads and writes it.
+Needs the package safetensors, which is optional.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from common.files import replacing
 
-CONFIG = "config"  # the entry of the header's metadata that holds ours, as JSON
-HEADER_AT = 8  # bytes: the length of the header comes first
+CONFIG = "config"  # in the header's metadata, as JSON
+HEADER_AT = 8  # bytes, after the length of the header
 
 
 def begins_safetensors(start: bytes) -> bool:
-    """Return whether a file that begins with `start`, ten bytes of it or more, may be one."""
+    """Return whether a file beginning with `start` (ten bytes or more) may be one."""
     return start[HEADER_AT : HEADER_AT + 2] == b'{"'
 
 
@@ -35,11 +35,11 @@ def save_safetensors(path: Path, tensors: dict[str, Tensor], config: dict[str, A
 def parse_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the config in a file's content.
 
-    Raises ImportError without the package, and for what is no such file any of a dozen errors.
+    Raises ImportError without the package, and any of a dozen errors for other files.
     """
     from safetensors.torch import load
 
-    tensors = load(content)  # which checks the header and every offset
+    tensors = load(content)  # checks the header and every offset
     length = int.from_bytes(content[:HEADER_AT], "little")
     header = json.loads(content[HEADER_AT : HEADER_AT + length])
     return tensors, dict(json.loads(header["__metadata__"][CONFIG]))

@@ -1,4 +1,4 @@
-"""What the scripts' command lines share: types of flag values, and errors as one line."""
+"""What all command lines share: types of flags, errors as one line, signals, output."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any, NoReturn, TextIO
 MAX_SEED = 2**63 - 1
 EXIT_CODES: dict[int, int] = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 FIRST_SIZE = 8  # px, where growth begins; a plan begins short runs higher
-STEPS = 100  # of a projection: mixes still look like faces; more draw the photo, not the face
+STEPS = 100  # of a projection: with more, mixes look less like faces
 OUT_OF_MEMORY = "out of memory; try --device cpu"
 PSI = 0.7  # truncation of samples unless told otherwise (Karras et al. 2019, sec. 2, fig. 2)
 
 
 class UserError(Exception):
-    """What the user can mend: one line that says what is wrong, what was expected, what to do.
+    """What a user can fix: one line that says what is wrong, what was expected, what to do.
 
     `exit_code` is 2 for a flag that does not suit, 1 for data, a model or the machine.
     """
@@ -33,7 +33,7 @@ class UserError(Exception):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help with defaults, where there are any, and with the examples as they were written."""
+    """Help that shows defaults, where there are any, and keeps the layout of the examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         absent = action.default is None or action.default is False
@@ -66,9 +66,9 @@ def fail(program: str, error: object, code: int = 1) -> NoReturn:
 def run_script(
     program: str, work: Callable[[], object], interrupted: str, out_of_memory: str = OUT_OF_MEMORY
 ) -> None:
-    """Do a script's work; what the user can mend, and a signal, end it with one line.
+    """Do a script's work; a UserError, OSError or signal ends it with one line on stderr.
 
-    `interrupted` is told at SIGINT or SIGTERM, `out_of_memory` where memory runs out.
+    `interrupted` is printed at SIGINT or SIGTERM, `out_of_memory` when memory runs out.
     """
     stop_on_signals()
     try:
@@ -87,7 +87,7 @@ def run_script(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` says, in one of torch's several ways, that memory ran out."""
+    """Return whether `error` is one of the several ways in which torch runs out of memory."""
     said = str(error)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("memory" in said or "bad_alloc" in said)
@@ -105,8 +105,8 @@ def say(lines: list[str]) -> None:
 
 
 def _print(text: str, file: TextIO | None) -> None:
-    """Print what any terminal can show; if nobody reads it, the work is done all the same."""
-    if file is None:  # closed before the script began; print would take another
+    """Print what the terminal can show; it is no error if nobody reads it."""
+    if file is None:  # closed before the script began
         return
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
     encoding = getattr(file, "encoding", None) or "utf-8"
@@ -116,7 +116,7 @@ def _print(text: str, file: TextIO | None) -> None:
 
 @contextmanager
 def silenced(file: TextIO) -> Iterator[None]:
-    """Let `file` go nowhere from the first OSError on, which ends the block without harm."""
+    """Send `file` to nowhere from the first OSError on, which only ends the block."""
     try:
         yield
     except OSError:
@@ -125,7 +125,7 @@ def silenced(file: TextIO) -> Iterator[None]:
 
 
 class Forgiving:
-    """A stream that drops what it cannot write: no bar is worth a run."""
+    """A stream that drops what it cannot write: a progress bar must not end a run."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
@@ -134,18 +134,18 @@ class Forgiving:
         return getattr(self.file, name)
 
     def write(self, text: str) -> None:
-        """Write `text`, if anybody reads it."""
+        """Write `text` if possible."""
         with silenced(self.file):
             self.file.write(text)
 
     def flush(self) -> None:
-        """Flush, if anybody reads it."""
+        """Flush if possible."""
         with silenced(self.file):
             self.file.flush()
 
 
 def open_standard_streams() -> None:
-    """Let no file of ours take the number of a standard stream that the caller has closed."""
+    """Keep files from taking the number of a standard stream that the caller has closed."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -156,23 +156,23 @@ def open_standard_streams() -> None:
 
 
 class Interrupted(BaseException):
-    """The script was asked to stop; its argument is the exit code."""
+    """The script was asked to stop; the argument is the exit code."""
 
 
 def stop_on_signals() -> None:
-    """Let the first signal to end raise Interrupted."""
+    """Let the first SIGHUP, SIGINT or SIGTERM raise Interrupted."""
     for number in heeded_signals():
         signal.signal(number, _interrupt)
 
 
 def ignore_signals() -> None:
-    """Let SIGINT and SIGTERM pass: what is left takes a moment, and is to be done whole."""
+    """Ignore these signals: what is left takes a moment and must not stop half-way."""
     for number in EXIT_CODES:
         signal.signal(number, signal.SIG_IGN)
 
 
 def heeded_signals() -> list[int]:
-    """Return the signals that ask to end, but those ignored from the start, as under nohup."""
+    """Return the signals that end a script, without those already ignored, as under nohup."""
     return [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]
 
 
@@ -182,7 +182,7 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
 
 
 class Signals:
-    """Remembers the first signal to end in `received`, 0 until then; a second quits at once."""
+    """Keeps the first signal in `received`, 0 until then; a second one ends the process."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -192,7 +192,7 @@ class Signals:
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code for what was received; 0 if nothing was."""
+        """Return the exit code for the signal received; 0 if none was."""
         return EXIT_CODES[self.received] if self.received else 0
 
     def _remember(self, number: int, _: FrameType | None) -> None:
@@ -235,7 +235,7 @@ def number(low: float, high: float = math.inf, above: bool = False) -> Callable[
 
 
 def device(text: str) -> str:
-    """Parse the name of a device; whether this machine has it is device.py's affair."""
+    """Parse the name of a device, whether or not this machine has it."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is not auto, cpu, cuda, cuda:N or mps")
     return text

@@ -1,4 +1,4 @@
-"""Where to compute, and in what precision: the device and what it does natively."""
+"""The device to compute on, its precision and its memory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ KINDS = ("cpu", "cuda", "mps")
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the first of cuda, mps, cpu that is there."""
+    """Return the device called `name`; `auto` is the first of cuda, mps, cpu that is available.
+
+    Raises UserError.
+    """
     if name == "auto":
         mps = torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if not is_there(name):
+    if not is_available(name):
         raise UserError(f"--device {name}: not on this machine; expected cpu, cuda, cuda:N or mps")
     return torch.device(name)
 
 
-def is_there(name: str) -> bool:
+def is_available(name: str) -> bool:
     """Return whether this machine can compute on the device called `name`."""
     if name.partition(":")[0] not in KINDS:
         return False
@@ -37,10 +40,10 @@ def is_there(name: str) -> bool:
 
 
 def tune(device: torch.device) -> None:
-    """Let a GPU compute float32 products in TF32 and try which convolutions are fastest.
+    """Allow TF32 on a GPU, and let cuDNN choose the fastest convolutions by trying them.
 
-    The shapes of a stage never change, so the trying pays; what stays in float32 (mapping,
-    styles) needs no more than TF32's 10 bits, which are three more than bfloat16's.
+    Shapes change only with the resolution, so trying pays off. What stays in float32 (mapping,
+    styles) needs no more than TF32's 10 bits, three more than bfloat16 has.
     """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -51,13 +54,13 @@ def can_compile(device: torch.device) -> bool:
     """Return whether torch.compile works here: it needs a C++ compiler, on a GPU also Triton."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
-    except Exception:  # whatever is missing, the answer is no; each version raises its own
+    except Exception:  # whatever is missing; each version of torch raises its own
         return False
     return True
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return `name`, or for `auto` the fastest that this device computes natively."""
+    """Return `name`, or for `auto` the fastest precision that the device computes natively."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -70,14 +73,14 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def dtype_of_pictures(precision: str, device: torch.device) -> torch.dtype:
-    """Return what pictures are computed in; a GPU is fast enough without less than float32."""
+    """Return the dtype for making pictures; a GPU is fast enough in float32."""
     if precision == "auto":
         precision = choose_precision("auto", device) if device.type == "cpu" else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how much memory is free on `device`."""
+    """Return the free memory of `device` in bytes; for a CPU, of the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -88,7 +91,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def memory_gb(device: torch.device) -> float:
-    """Return the peak memory so far: of the device, or of this process on a CPU."""
+    """Return the peak memory so far in GiB: of the device, or on a CPU of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also after a kill or a power cut."""
+"""Files that are whole or not there, even after a kill or a power cut."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file to write; `path` holds the old one until the new one is whole on the disk.
+    """Yield a file to write, which replaces `path` once it is whole and on the disk.
 
-    Raises OSError that names `path`, and then `path` is as it was.
+    Raises an OSError that names `path`, which is then as it was.
     """
     partial = path.with_name(f".{path.name}.tmp")
     try:
-        partial.unlink(missing_ok=True)  # of a killed run; or a link, which would be followed
+        partial.unlink(missing_ok=True)  # left by a killed run, or a link, which would be followed
         with open(partial, "xb") as file:
             yield file
             file.flush()
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_regular(path: Path) -> bytes:
-    """Return what is in a file. Raises OSError, also where `path` is a FIFO, device or folder."""
+    """Return the content of a file. Raises OSError, also for a FIFO, a device or a folder."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -43,7 +43,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def sync(path: Path) -> None:
-    """Make what is in a file, or which names a folder holds, outlast a power cut."""
+    """Write a file's content, or a folder's list of names, through to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The one home of range and resize conventions: [-1, 1] and uint8, halving, fading, grids."""
+"""Conventions for images: [-1, 1] and uint8, halving, fading in, grids, files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Return images in [-1, 1] as uint8, rounded; what lies outside is clipped."""
+    """Return images in [-1, 1] as uint8, rounded; values outside are clipped."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -33,19 +33,19 @@ def repeat_pixels(images: Tensor, resolution: int) -> Tensor:
 
 
 def shrink(images: Tensor, resolution: int) -> Tensor:
-    """Return float images [N, C, R, R] reduced to `resolution` by means of square blocks.
+    """Return float images [N, C, R, R] reduced to `resolution` by averaging square blocks.
 
-    Repeated 2x2 means are the official definition of a lower resolution (Karras et al. 2018,
-    sec. 2); a mean of means of equal blocks is the mean of the larger block.
+    The official definition of a lower resolution is repeated 2x2 means (Karras et al. 2018,
+    sec. 2), which is the same.
     """
     factor = images.shape[-1] // resolution
     return images if factor == 1 else F.avg_pool2d(images, factor)
 
 
 def fade(images: Tensor, alpha: float) -> Tensor:
-    """Return images [N, C, R, R] as they look while R is faded in: alpha = 0 hides the fine half.
+    """Return images [N, C, R, R] as they look while R is faded in: alpha = 0 shows R / 2.
 
-    Reals are faded as the fakes are, else D could tell them apart by sharpness alone.
+    Reals are faded like fakes, or D could tell them apart by sharpness alone.
     """
     if alpha == 1:
         return images
@@ -67,9 +67,9 @@ def grid(images: Tensor, n_col: int, gap: int = 2) -> Image.Image:
 
 
 def write_image(image: Image.Image, path: Path, **options: object) -> None:
-    """Write `image` so that `path` is never half a file: beside it first, then renamed into place.
+    """Write `image` to `path`, which is never half a file: to a temporary file that is renamed.
 
-    `options` go to Pillow. Raises OSError when the disk is full or the folder not writable.
+    `options` go to Pillow. Raises OSError.
     """
     partial = path.with_name(f".{path.name}.tmp")
     try:

@@ -1,7 +1,7 @@
-"""What a layer does to its maps after the convolution: noise, leaky ReLU, instance norm, style.
+"""What a layer does after its convolution: noise, leaky ReLU, instance norm, style.
 
-`plain` says it in a few lines of PyTorch. On a CPU the same takes a third of the time with the
-gradient written out and the maps taken block by block, each small enough to stay in the cache.
+`plain` is the definition, in a few lines of PyTorch. On a CPU, `Blockwise` does the same in a third
+of the time: its gradient is written out, and it works on blocks that fit into the cache.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ BLOCK = 1 << 16  # values a CPU core works on at a time: 256 KiB, well within it
 
 
 def activate(x: Tensor) -> Tensor:
-    """Return leaky ReLU of x, in x's place: no layer's gradient needs what was there before."""
+    """Return leaky ReLU of x, computed in place: no gradient needs the previous values."""
     return F.leaky_relu_(x, SLOPE)
 
 
 def finish(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> Tensor:
     """Return x [N, C, H, W] with noise, leaky ReLU and AdaIN applied, in x's dtype.
 
-    `noise` [N or 1, 1, H, W] times `strength` [C] is added (None counts as zero); `style` [N, 2C]
-    is scale - 1 and shift of the normalised maps (Karras et al. 2019, fig. 1b and eq. 1).
-    Within, all is float32, whatever x is: a map of nearly one value (as the constant's at the
-    start) has a scale so large that a shift in bfloat16 would be off by more than the style.
+    `noise` [N or 1, 1, H, W] times `strength` [C] is added (None is no noise); `style` [N, 2C] is
+    scale - 1 and shift of the normalised maps (Karras et al. 2019, fig. 1b and eq. 1). Computed in
+    float32: a nearly constant map, as there are at the start, is scaled up so much that rounding to
+    bfloat16 would outweigh the style.
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         noise = None if noise is None else noise.expand(len(x), -1, -1, -1)
@@ -38,7 +38,7 @@ def finish(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> 
 
 
 def plain(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> Tensor:
-    """Return what `finish` does, one operation after the other."""
+    """Return what `finish` does, in plain PyTorch."""
     x, dtype = x.float(), x.dtype
     if noise is not None:
         x = x + noise * strength[:, None, None]
@@ -50,7 +50,7 @@ def plain(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> T
 
 
 class Blocks:
-    """Cuts maps [N, C, H, W] into blocks of rows [M, R, C], and says how many to take at once."""
+    """Cuts maps [N, C, H, W] into blocks of pixels [M, R, C], and groups blocks for all threads."""
 
     def __init__(self, maps: Tensor) -> None:
         self.n, self.c, self.h, self.w = maps.shape
@@ -63,7 +63,7 @@ class Blocks:
         self.slices = [slice(start, start + starts.step) for start in starts]
 
     def cut(self, maps: Tensor) -> Tensor:
-        """Return maps [N, any, H, W] as [M, R, any]; no copy where they are channels_last."""
+        """Return maps [N, any, H, W] as [M, R, any], without a copy if they are channels_last."""
         rows = self.pixels // self.parts
         return maps.permute(0, 2, 3, 1).reshape(self.n * self.parts, rows, maps.shape[1])
 
@@ -75,13 +75,13 @@ class Blocks:
         """Return the mean over each image's pixels [N, C] from the blocks' sums [M, C]."""
         return sums.view(self.n, self.parts, self.c).sum(dim=1) / self.pixels
 
-    def repeat(self, figures: Tensor) -> Tensor:
-        """Return figures [N, C] for each block: [M, 1, C]."""
-        return figures.repeat_interleave(self.parts, dim=0)[:, None]
+    def repeat(self, values: Tensor) -> Tensor:
+        """Return values [N, C] repeated for each block: [M, 1, C]."""
+        return values.repeat_interleave(self.parts, dim=0)[:, None]
 
 
 class Blockwise(torch.autograd.Function):
-    """`plain` in two passes over the maps, forward and backward; differentiable once."""
+    """`plain` in two passes over the maps each way; differentiable once."""
 
     @staticmethod
     def forward(

@@ -1,8 +1,8 @@
-"""The convolutions of the networks: kernels over 2 x 2 blocks, the blur, and cheap derivatives.
+"""Convolutions with fast derivatives: fused up- and downsampling kernels, and the blur.
 
-What PyTorch computes for them, in the layout that oneDNN and cuDNN want (channels_last), and
-twice differentiable in the maps without its generic second derivative, which goes through each
-group of channels for itself.
+They compute what PyTorch's do, in the layout that oneDNN and cuDNN prefer (channels_last). They are
+twice differentiable in the maps without PyTorch's generic second derivative, which handles each
+group of channels separately.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
-    """Return F.conv2d, padded so that the size is kept, or halved by kernels of 4 x 4, stride 2.
+    """Return F.conv2d, padded to keep the size, or to halve it with 4 x 4 kernels and stride 2.
 
-    The gradient of x is differentiable again, that of the weights is not.
+    The gradient in x is differentiable again, that in the weights is not.
     """
     if torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride, padding_for(weight))
@@ -26,15 +26,15 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int 
 
 
 def padding_for(weight: Tensor) -> int:
-    """Return the zeros on each side that a kernel wants."""
+    """Return the padding on each side for a kernel."""
     return (weight.shape[-1] - 1) // 2
 
 
 class Convolution(torch.autograd.Function):
-    """conv2d whose second derivative is made of the same fast kernels as the first.
+    """conv2d whose second derivative uses the same fast kernels as the first.
 
-    Under create_graph only the gradient of x is formed, as a transposed convolution; a gradient
-    penalty asks for no other, and PyTorch would form that of the weights, too.
+    Under create_graph, only the gradient in x is computed, as a transposed convolution: a gradient
+    penalty needs no other, and PyTorch would compute that in the weights, too.
     """
 
     @staticmethod
@@ -59,11 +59,11 @@ class Convolution(torch.autograd.Function):
         return *grads, None
 
 
-def spread(weight: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
-    """Return [A, B, 3, 3] kernels summed over the four offsets of a 2 x 2 block: [A, B, 4, 4].
+def fuse_down(weight: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """Return 3 x 3 kernels [A, B, 3, 3] fused with a 2 x 2 sum, times `factor`: [A, B, 4, 4].
 
-    As a product with a constant 16 x 9 matrix, times `factor`, in float32: one small step each
-    way. The result is channels_last, as the parameters are: there is nothing to be sorted anew.
+    Computed in float32 as a product with a constant 16 x 9 matrix, which is cheap both ways. The
+    result is channels_last, like the parameters, so nothing has to be reordered.
     """
     taps = block_sums(weight, factor)
     rows = weight.permute(0, 2, 3, 1).reshape(len(weight), 9, -1)  # [A, 9, B], no copy
@@ -71,8 +71,8 @@ def spread(weight: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
     return kernels.view(len(weight), 4, 4, -1).permute(0, 3, 1, 2)
 
 
-def spread_transposed(weight: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
-    """Return `spread` of the flipped kernels for a transposed convolution: [B, A, 4, 4]."""
+def fuse_up(weight: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """Return 3 x 3 kernels [A, B, 3, 3] fused with nearest upsampling: [B, A, 4, 4], transposed."""
     taps = block_sums(weight, factor).flip(1)
     a, b = weight.shape[:2]
     columns = weight.permute(0, 2, 3, 1).reshape(a, 9 * b).t().contiguous()
@@ -81,14 +81,14 @@ def spread_transposed(weight: Tensor, factor: float, dtype: torch.dtype) -> Tens
 
 
 def block_sums(weight: Tensor, factor: float) -> Tensor:
-    """Return the matrix [16, 9] that takes 3 x 3 kernels to 4 x 4 ones, times `factor`."""
+    """Return the matrix [16, 9] that maps 3 x 3 kernels to 4 x 4 ones, times `factor`."""
     first = torch.eye(3, 4, dtype=weight.dtype, device=weight.device)
-    along = first + first.roll(1, dims=1)  # each of three taps falls on two of four
+    along = first + first.roll(1, dims=1)  # each of three taps adds to two of four
     return (torch.kron(along, along) * factor).t()
 
 
 def blur(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x [N, C, H, W] through the binomial filter [1, 2, 1] both ways, plus a bias [C]."""
+    """Return x [N, C, H, W] filtered by [1, 2, 1] / 4 both ways, plus a bias [C]."""
     if torch.compiler.is_compiling():
         return filtered(x, bias)
     out: Tensor = Blur.apply(x, bias)
@@ -96,7 +96,7 @@ def blur(x: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Blur(torch.autograd.Function):
-    """The blur, which is its own transpose: its gradient is a blur, as often as it is taken."""
+    """The blur, which is its own transpose, so that every derivative is a blur."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -114,8 +114,10 @@ class Blur(torch.autograd.Function):
 
 
 def filtered(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return what `blur` does, as one convolution of each map for itself."""
-    offset = torch.arange(-1, 2, dtype=x.dtype, device=x.device)  # no copy a GPU would wait for
+    """Return what `blur` does, as a depthwise convolution."""
+    offset = torch.arange(
+        -1, 2, dtype=x.dtype, device=x.device
+    )  # made on the device: no copy to wait for
     taps = 0.5 - offset.abs() / 4
     kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
     bias = None if bias is None else bias.to(x.dtype)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import Conv, Generator, SynthesisLayer, UpConv
-from ops.conv import blur, spread_transposed
+from ops.conv import blur, fuse_up
 
 
 class ReadyConv(nn.Module):
@@ -46,7 +46,7 @@ class ReadyUpConv(ReadyConv):
     @staticmethod
     def effective(conv: Conv) -> Tensor:
         """Return the weight [c_in, c_out, 4, 4] of the transposed convolution."""
-        return spread_transposed(conv.weight, conv.scale, torch.float32)
+        return fuse_up(conv.weight, conv.scale, torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, c_out, 2H, 2W] in x's dtype."""

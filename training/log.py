@@ -45,7 +45,7 @@ class RunLog:
         self.records.append(record)
         with self._going_on():
             self.file.write(record.line())
-            for name, value in record.told().items():
+            for name, value in record.known().items():
                 if isinstance(value, tuple):
                     self.board.add_text(name, ", ".join(value), record.iteration)
                 else:

@@ -10,7 +10,7 @@ from torch import Tensor
 from critic import Discriminator
 from model import ModelConfig, Stage
 from ops.adain import activate
-from ops.conv import blur, convolve, filtered, padding_for, spread, spread_transposed
+from ops.conv import blur, convolve, filtered, fuse_down, fuse_up, padding_for
 from training.losses import squared_gradient
 
 
@@ -33,8 +33,8 @@ def test_kernels_are_spread_over_blocks_both_ways(layout):
     direction = torch.randn(5, 4, 4, 4)
     (gradient,) = torch.autograd.grad(expected, weight, direction, retain_graph=True)
     for kernels in (
-        spread(weight, 0.3, torch.float32),
-        spread_transposed(weight.flip(2, 3), 0.3, torch.float32).transpose(0, 1),
+        fuse_down(weight, 0.3, torch.float32),
+        fuse_up(weight.flip(2, 3), 0.3, torch.float32).transpose(0, 1),
     ):
         torch.testing.assert_close(kernels, expected)
         (ours,) = torch.autograd.grad(kernels, weight, direction)
@@ -44,8 +44,8 @@ def test_kernels_are_spread_over_blocks_both_ways(layout):
 def test_spread_kernels_lie_as_convolutions_want_them():
     weight = torch.randn(8, 4, 3, 3).contiguous(memory_format=torch.channels_last)
     for kernels in (
-        spread(weight, 1.0, torch.bfloat16),
-        spread_transposed(weight, 1.0, torch.bfloat16),
+        fuse_down(weight, 1.0, torch.bfloat16),
+        fuse_up(weight, 1.0, torch.bfloat16),
     ):
         assert kernels.is_contiguous(memory_format=torch.channels_last)
         assert kernels.dtype == torch.bfloat16

@@ -142,7 +142,7 @@ def test_parts_of_a_batch_are_drawn_as_the_whole_of_it_is() -> None:
     for part in (slice(0, 4), slice(4, 8)):
         rows = [*range(8)[part], *range(8, 16)[part]]
         own = augment.draw(8, 0.6, rng(4), sets=2, rows=part)
-        for name in ("moved", "place", "colour", "brightness"):
+        for name in ("is_moved", "affine", "colour", "brightness"):
             assert torch.equal(getattr(own, name), getattr(whole, name)[rows])
 
 
