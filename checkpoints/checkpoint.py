@@ -138,9 +138,7 @@ def read(path: Path) -> dict[str, Any]:
     has, every CRC32 right. torch's old format, which is no archive, and safetensors are read, too.
     Raises CheckpointError, whatever is wrong with the file.
     """
-    with open_file(
-        path
-    ) as file:  # opened once: if replaced meanwhile, it is read whole all the same
+    with open_file(path) as file:  # opened once, in case it is replaced meanwhile
         start = file.read(len(LEGACY))
         is_safe = begins_safetensors(start)
         if start != LEGACY and not is_safe:

@@ -115,9 +115,7 @@ class Blur(torch.autograd.Function):
 
 def filtered(x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return what `blur` does, as a depthwise convolution."""
-    offset = torch.arange(
-        -1, 2, dtype=x.dtype, device=x.device
-    )  # made on the device: no copy to wait for
+    offset = torch.arange(-1, 2, dtype=x.dtype, device=x.device)  # no copy to wait for
     taps = 0.5 - offset.abs() / 4
     kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
     bias = None if bias is None else bias.to(x.dtype)
