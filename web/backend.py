@@ -52,13 +52,20 @@ Pair = tuple[Pick, Pick]
 
 
 @dataclass(frozen=True)
+class FaceSettings:
+    """What changes A and B themselves; all of it is part of the key of their cached pictures."""
+
+    psi: float  # truncation of faces drawn by seed; uploaded ones stay as they are
+    noise: float  # strength; 1 as in training
+    noise_seed: int  # of faces drawn by seed
+
+
+@dataclass(frozen=True)
 class Settings:
-    """What the sliders say."""
+    """The values of the page's sliders."""
 
     from_b: tuple[float, ...]  # B's share of each part in use, 0 to 1; the rest is A's
-    psi: float  # truncation of drawn faces; those brought stay as they are
-    noise: float  # its strength: 1 is as it was trained
-    noise_seed: int  # of drawn faces
+    face: FaceSettings
     strengths: tuple[float, ...]  # of the directions, in standard deviations of w
 
 
@@ -84,7 +91,7 @@ class Maker:
         many = Faces(self.faces.G, self.faces.stage)  # many at once: 1,024 w tell the deviation
         return factorise(many)[:COUNT] * many.spread()
 
-    def face(self, pick: Pick, settings: Settings) -> Face:
+    def face(self, pick: Pick, settings: FaceSettings) -> Face:
         """Return a face as the sliders have it."""
         if isinstance(pick, Own):
             face = pick.face
@@ -107,7 +114,7 @@ class Maker:
 
     def made(self, pair: Pair, settings: Settings, rows: Tensor) -> Latents:
         """Return one face for each of the `rows` [M, layers + directions], as `row` gives them."""
-        chosen = [self.face(pick, settings) for pick in pair]
+        chosen = [self.face(pick, settings.face) for pick in pair]
         from_b, strengths = rows.split([self.faces.layers, rows.shape[1] - self.faces.layers], 1)
         latents = blend(chosen, torch.stack([1 - from_b, from_b], dim=1))
         if not strengths.any():
@@ -140,10 +147,10 @@ class Studio:
 
     def alone(self, pick: Pick, settings: Settings) -> Tensor:
         """Return the picture of A or B, uint8 [3, R, R]; the same again costs nothing."""
-        return self._alone(pick, settings.psi, settings.noise, settings.noise_seed)
+        return self._alone(pick, settings.face)
 
-    def _show_alone(self, pick: Pick, psi: float, noise: float, noise_seed: int) -> Tensor:
-        face = self.maker.face(pick, Settings((), psi, noise, noise_seed, ()))
+    def _show_alone(self, pick: Pick, settings: FaceSettings) -> Tensor:
+        face = self.maker.face(pick, settings)
         return self.maker.show(Latents(face.ws, face.noise))[0]
 
     def third(self, pair: Pair, settings: Settings) -> Tensor:
@@ -185,7 +192,7 @@ class Studio:
     def write_sheet(self, folder: Path, pair: Pair, settings: Settings) -> Path:
         """Write crossover.png: the border between A and B over every layer, both ways."""
         job = Job(self.faces, argparse.Namespace(), folder, tqdm(disable=True))
-        draw_crossover(job, [self.maker.face(pick, settings) for pick in pair])
+        draw_crossover(job, [self.maker.face(pick, settings.face) for pick in pair])
         return folder / "crossover.png"
 
     def write_film(

@@ -19,7 +19,7 @@ from torch import Tensor
 from common.cli import UserError
 from data.photos import PhotoError, encode
 from outputs.film import FILM_PX, enlarge
-from web.backend import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
+from web.backend import FILM_FRAMES, FaceSettings, Own, Pair, Pick, Settings, Studio, image_of
 from web.texts import reason, say, whole
 
 MAX_MB = 25  # of an upload: photos of phones have up to about 15
@@ -47,13 +47,14 @@ class Answers:
         count = len(self.studio.maker.parts)
         psi, noise, noise_seed = values[count : count + 3]
         from_b = tuple(value / 100 for value in values[:count])
-        return Settings(from_b, psi, noise, int(noise_seed or 0), tuple(values[count + 3 :]))
+        face = FaceSettings(psi, noise, int(noise_seed or 0))
+        return Settings(from_b, face, tuple(values[count + 3 :]))
 
     def all_faces(self, pair: Pair, language: str, *values: float) -> tuple[str, str, str]:
         """Return A, the third face and B."""
         settings = self.settings(values)
         with refusing(language):
-            check_seed(settings.noise_seed, language)
+            check_seed(settings.face.noise_seed, language)
             third = self.third(pair, language, *values)
             a, b = (self._side(side, pair, language, settings) for side in (0, 1))
         return a, third, b

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ from sampling.latents import load_latents, save_latents
 from sampling.mixing import Face
 from sampling.sampler import load_faces
 from web import backend, texts
-from web.backend import Own, Settings, Studio, image_of, snapshots_beside
+from web.backend import FaceSettings, Own, Settings, Studio, image_of, snapshots_beside
 from web.handlers import MAX_MB, Answers, RefusalError, figure
 from web.texts import ENGLISH, LANGUAGES, SPANISH, TEXTS
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(64, 0.02, z_dim=16, w_dim=16, mapping_layers=2)
 STILL = (0.0,) * 10
-PLAIN = Settings((0.0, 1.0, 1.0), 0.7, 1.0, 0, STILL)
+PLAIN = Settings((0.0, 1.0, 1.0), FaceSettings(0.7, 1.0, 0), STILL)
 TOUCHED = (0.0, 100.0, 100.0, 0.7, 1.0, 0.0, *STILL)  # the sliders for PLAIN
 
 
@@ -83,15 +84,15 @@ def pictures(html: str) -> list[np.ndarray]:
 
 def test_at_the_ends_of_the_sliders_the_third_face_is_a_or_b(made: Studio) -> None:
     for share, source in ((0.0, 3), (1.0, 4)):
-        settings = Settings((share,) * 3, 0.7, 1.0, 0, STILL)
+        settings = replace(PLAIN, from_b=(share,) * 3)
         assert torch.equal(made.third((3, 4), settings), made.alone(source, settings))
 
 
 def test_each_slider_gives_its_own_layers(made: Studio) -> None:
-    a, b = (made.maker.face(seed, PLAIN) for seed in (3, 4))
+    a, b = (made.maker.face(seed, PLAIN.face) for seed in (3, 4))
     for place, layers in enumerate((range(0, 4), range(4, 8), range(8, 10))):
         shares = tuple(float(i == place) for i in range(3))
-        third = made.maker.third((3, 4), Settings(shares, 0.7, 1.0, 0, STILL))
+        third = made.maker.third((3, 4), replace(PLAIN, from_b=shares))
         for layer in range(10):
             source = b if layer in layers else a
             assert torch.equal(third.ws[:, layer], source.ws[:, layer])
@@ -99,20 +100,37 @@ def test_each_slider_gives_its_own_layers(made: Studio) -> None:
 
 
 def test_psi_and_noise_change_drawn_faces(made: Studio) -> None:
-    mean = Settings((0.0,) * 3, 0.0, 0.0, 0, STILL)
+    def at(psi: float, noise: float, noise_seed: int = 0) -> Settings:
+        return replace(PLAIN, face=FaceSettings(psi, noise, noise_seed))
+
+    mean = at(0.0, 0.0)
     assert torch.equal(made.alone(3, mean), made.alone(4, mean))
-    for other in (
-        Settings((0.0,) * 3, 1.0, 0.0, 0, STILL),
-        Settings((0.0,) * 3, 0.0, 1.0, 0, STILL),
-    ):
+    for other in (at(1.0, 0.0), at(0.0, 1.0)):
         assert not torch.equal(made.alone(3, mean), made.alone(3, other))
-    seeds = [Settings((0.0,) * 3, 0.0, 1.0, seed, STILL) for seed in (1, 2)]
+    seeds = [at(0.0, 1.0, seed) for seed in (1, 2)]
     assert not torch.equal(made.alone(3, seeds[0]), made.alone(3, seeds[1]))
+
+
+def test_every_setting_of_a_face_is_part_of_the_key_of_its_cached_picture(
+    made: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Extended(FaceSettings):
+        offset: int = 0  # stands for a slider yet to come
+
+    face = made.maker.face
+    monkeypatch.setattr(made.maker, "face", lambda pick, s: face(pick + s.offset, s))
+    plain = Extended(0.7, 1.0, 0)
+    before = made.alone(3, replace(PLAIN, face=plain))
+    for field in fields(plain):
+        changed = replace(plain, **{field.name: getattr(plain, field.name) + 1})
+        after = made.alone(3, replace(PLAIN, face=changed))
+        assert not torch.equal(before, after), field.name
 
 
 def test_a_direction_moves_the_third_face_by_deviations_of_w(made: Studio) -> None:
     still = made.maker.third((3, 4), PLAIN)
-    moved = made.maker.third((3, 4), Settings(PLAIN.from_b, 0.7, 1.0, 0, (0.0, -2.0, *STILL[2:])))
+    moved = made.maker.third((3, 4), replace(PLAIN, strengths=(0.0, -2.0, *STILL[2:])))
     step = (moved.ws - still.ws)[0]
     assert torch.allclose(step, step[:1].expand_as(step), atol=1e-5)
     deviation = made.faces.spread()
@@ -120,7 +138,7 @@ def test_a_direction_moves_the_third_face_by_deviations_of_w(made: Studio) -> No
 
 
 def test_heat_is_black_where_the_third_face_is_its_source(made: Studio) -> None:
-    settings = Settings((0.0,) * 3, 0.7, 1.0, 0, STILL)
+    settings = replace(PLAIN, from_b=(0.0,) * 3)
     a, b = made.changes((3, 4), settings, made.third((3, 4), settings))
     assert a.unique().tolist() == [0, 4]  # the darkest colour of the scale
     assert b.float().mean() > a.float().mean()
@@ -165,7 +183,7 @@ def test_styles_come_back_as_they_were_kept(answers: Answers, made: Studio) -> N
     path = answers.keep("styles", print, (3, 4), ENGLISH, *TOUCHED)
     pair, *_ = answers.upload(0, print, path, (3, 4), ENGLISH, *TOUCHED)
     assert torch.equal(made.alone(pair[0], PLAIN), made.third((3, 4), PLAIN))
-    wild = Settings((0.0,) * 3, 1.5, 1.0, 7, STILL)  # psi and the noise's seed are drawn faces'
+    wild = replace(PLAIN, face=FaceSettings(1.5, 1.0, 7))  # psi and noise_seed: drawn faces only
     assert torch.equal(made.alone(pair[0], wild), made.alone(pair[0], PLAIN))
 
 
@@ -232,7 +250,7 @@ def test_time_steps_through_the_snapshots_with_the_same_faces(
     now = made.at(2, (3, 4), PLAIN)
     assert (now.pictures.shape, now.iteration, now.resolution) == ((3, 3, 64, 64), 12_000, 64)
     assert not torch.equal(now.pictures[0], now.pictures[2])
-    brought = Own(made.maker.face(3, PLAIN))
+    brought = Own(made.maker.face(3, PLAIN.face))
     stood_in = made.at(2, (brought, 4), PLAIN)
     assert torch.equal(stood_in.pictures[0], made.at(2, (0, 4), PLAIN).pictures[0])
     assert texts.say("stand_ins", ENGLISH) in answers.at(2, (brought, 4), ENGLISH, *TOUCHED)
