@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import common
 from benchmarks.generate import our_checkpoint
-from common.cli import PSI, integer, number, resolution
+from common.cli import integer, number, resolution
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from web.handlers import Answers
@@ -67,21 +67,21 @@ def main() -> None:
     import torch
 
     from common.device import DTYPES
-    from sampling.directions import COUNT
 
     with tempfile.TemporaryDirectory() as name:
         answers = open_answers(Path(name), args)
-        parts = [50.0] * (len(answers.studio.maker.parts) - 1)
+
+        def values(**changed: float) -> list[float]:
+            return [changed.get(slider.name, slider.default) for slider in answers.sliders]
 
         def slider(share: float) -> str:
-            return answers.third((0, 1), "English", 100 * share, *parts, PSI, 1, 0, *[0.0] * COUNT)
+            return answers.third((0, 1), "English", *values(coarse=100 * share))
 
         fresh = itertools.count()  # seeds of noise: else A and B would be at hand from round 2 on
 
         def psi(share: float) -> tuple[str, str, str]:
-            return answers.all_faces(
-                (0, 1), "English", 50, *parts, 0.5 + share, 1, next(fresh), *[0.0] * COUNT
-            )
+            moved = values(psi=0.5 + share, noise_seed=next(fresh))
+            return answers.all_faces((0, 1), "English", *moved)
 
         figures: dict[str, Any] = {}
         rows = []

@@ -19,7 +19,8 @@ from torch import Tensor
 from common.cli import UserError
 from data.photos import PhotoError, encode
 from outputs.film import FILM_PX, enlarge
-from web.backend import FILM_FRAMES, FaceSettings, Own, Pair, Pick, Settings, Studio, image_of
+from web.backend import FILM_FRAMES, Own, Pair, Pick, Settings, Studio, image_of
+from web.sliders import read_settings, sliders_for
 from web.texts import reason, say, whole
 
 MAX_MB = 25  # of an upload: photos of phones have up to about 15
@@ -41,14 +42,11 @@ class Answers:
     def __init__(self, studio: Studio, folder: Path) -> None:
         self.studio = studio
         self.folder = folder
+        self.sliders = sliders_for(studio.maker.parts)  # in the order of all `values`
 
     def settings(self, values: Sequence[float]) -> Settings:
-        """Return what the sliders say: shares of B in %, psi, noise, its seed, directions."""
-        count = len(self.studio.maker.parts)
-        psi, noise, noise_seed = values[count : count + 3]
-        from_b = tuple(value / 100 for value in values[:count])
-        face = FaceSettings(psi, noise, int(noise_seed or 0))
-        return Settings(from_b, face, tuple(values[count + 3 :]))
+        """Return what the sliders say."""
+        return read_settings(self.sliders, values)
 
     def all_faces(self, pair: Pair, language: str, *values: float) -> tuple[str, str, str]:
         """Return A, the third face and B."""

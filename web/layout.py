@@ -13,10 +13,9 @@ from typing import Any
 
 import gradio as gr
 
-from common.cli import PSI
-from sampling.directions import COUNT
 from web.handlers import Answers, Picked, RefusalError, film_steps
-from web.texts import ENGLISH, LANGUAGES, preferred, say
+from web.sliders import Effect, Slider
+from web.texts import ENGLISH, LANGUAGES, Text, preferred, say
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "sans-serif")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for this page, not for programs
@@ -32,7 +31,7 @@ class Page:
     def __init__(self, answers: Answers, steps: int) -> None:
         self.answers = answers
         self.steps = steps  # of a projection
-        self.worded: list[tuple[Any, str, tuple[object, ...]]] = []
+        self.worded: list[tuple[Any, str | Text]] = []
         with gr.Blocks(title="Retrato", analytics_enabled=False) as self.blocks:
             self.pair = gr.State((0, 1), time_to_live=HOURS * 3600)
             with gr.Row(elem_id="head"):
@@ -53,7 +52,7 @@ class Page:
             self.saved = gr.DownloadButton(visible="hidden", elem_id="saved")
             self._lay_time()
             self.note = gr.HTML(elem_id="note")
-            self.state = [self.pair, self.language, *self.gives, *self.wide, *self.directions]
+            self.state = [self.pair, self.language, *self.controls.values()]
             for side, parts in enumerate((first, second)):
                 self._wire_side(side, *parts)
             self._wire_sliders()
@@ -62,9 +61,9 @@ class Page:
             self._wire_time()
             self._wire_words()
 
-    def _say(self, part: Any, key: str, *values: object) -> Any:
+    def _say(self, part: Any, text: str | Text) -> Any:
         """Let a part bear a text, in whatever language is chosen, and return it."""
-        self.worded.append((part, key, values))
+        self.worded.append((part, text))
         return part
 
     def _side(self, name: str, seed: int) -> tuple[gr.HTML, tuple[Any, Any, Any]]:
@@ -79,26 +78,33 @@ class Page:
         return shown, tuple(self._say(part, key) for key, part in parts)  # type: ignore[return-value]
 
     def _lay_sliders(self) -> None:
-        """Lay out the sliders, in the order in which the answers read them."""
+        """Lay out the sliders: those of layers in sight, the others folded."""
         with gr.Column(elem_id="gives"):
             self.heading = gr.HTML(elem_classes="heading")
-            self.gives = []
-            for part in self.answers.studio.maker.parts:
-                share = 0 if part == "coarse" else 100
-                slider = gr.Slider(0, 100, share, step=1, elem_id=f"give-{part}", buttons=[])
-                self.gives.append(self._say(slider, part))
+            layers = self._controls("layers")
         with self._say(gr.Accordion(open=False, elem_id="more"), "more"), gr.Row():
-            psi = gr.Slider(0, 1.5, PSI, step=0.05, elem_id="psi")
-            noise = gr.Slider(0, 2, 1, step=0.05, elem_id="noise")
-            noise_seed = gr.Number(0, precision=0, elem_id="noise-seed")
-        self.wide: list[Any] = [psi, noise, noise_seed]  # these change A and B, too
-        for control, key in zip(self.wide, ("psi", "noise", "noise_seed"), strict=True):
-            self._say(control, key)
+            face = self._controls("face")
         with self._say(gr.Accordion(open=False, elem_id="directions"), "directions"), gr.Row():
-            self.directions = [
-                self._say(gr.Slider(-4, 4, 0, step=0.1, elem_id=f"direction-{n}"), "direction", n)
-                for n in range(COUNT)
-            ]
+            directions = self._controls("direction")
+        controls = layers | face | directions
+        self.controls = {slider: controls[slider] for slider in self.answers.sliders}
+
+    def _controls(self, effect: Effect) -> dict[Slider, Any]:
+        """Lay out the sliders of one effect."""
+        made: dict[Slider, Any] = {}
+        for slider in self.answers.sliders:
+            if slider.effect != effect:
+                continue
+            if slider.range:
+                low, high, step = slider.range
+                buttons: Any = [] if effect == "layers" else None
+                control: Any = gr.Slider(
+                    low, high, slider.default, step=step, elem_id=slider.name, buttons=buttons
+                )
+            else:
+                control = gr.Number(slider.default, precision=0, elem_id=slider.name)
+            made[slider] = self._say(control, slider.label)
+        return made
 
     def _lay_time(self) -> None:
         """Lay out the run through time, hidden where there are not two snapshots."""
@@ -134,13 +140,14 @@ class Page:
 
     def _wire_sliders(self) -> None:
         answers = self.answers
-        for slider in [*self.gives, *self.directions]:
-            slider.input(polite(answers.third), self.state, self.third, **QUIET)
-        psi, noise, noise_seed = self.wide
-        for slider in (psi, noise):
-            slider.input(polite(answers.third_alone), self.state, self.third, **QUIET)
-        for event in (psi.release, noise.release, noise_seed.submit, noise_seed.blur):
-            event(polite(answers.all_faces), self.state, self.shown, **QUIET)
+        for slider, control in self.controls.items():
+            if slider.effect != "face":
+                control.input(polite(answers.third), self.state, self.third, **QUIET)
+                continue
+            if slider.range:
+                control.input(polite(answers.third_alone), self.state, self.third, **QUIET)
+            for event in [control.release] if slider.range else [control.submit, control.blur]:
+                event(polite(answers.all_faces), self.state, self.shown, **QUIET)
 
     def _wire_keeping(self, key: str, button: gr.Button) -> None:
         def keep(*state: Any, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
@@ -169,7 +176,7 @@ class Page:
     def _wire_words(self) -> None:
         """Speak the browser's language first, then the one that is chosen."""
         html = [self.title, self.heading, self.keeping, self.note]
-        spoken = [*html, *(part for part, _, _ in self.worded)]
+        spoken = [*html, *(part for part, _ in self.worded)]
         loaded = self.blocks.load(greet, None, self.language, **QUIET)
         for event in (loaded.then, self.language.input):
             words = event(self.speak, self.language, spoken, **QUIET)
@@ -183,9 +190,9 @@ class Page:
             f"<p>{say('keep', language)}</p>",
             f"<p>{say('note', language)}</p>",
         ]
-        for part, key, values in self.worded:
+        for part, text in self.worded:
             place = "value" if type(part) is gr.Button else "label"
-            change: dict[str, Any] = {place: say(key, language, *values)}
+            change: dict[str, Any] = {place: say(text, language)}
             said.append(gr.update(**change))
         return said
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 ENGLISH, SPANISH = "English", "Español"
 LANGUAGES = (ENGLISH, SPANISH)
 
-TEXTS: dict[str, tuple[str, str]] = {  # in the order of LANGUAGES
+Text = tuple[str, str]  # in the order of LANGUAGES
+
+TEXTS: dict[str, Text] = {
     "title": (
         "What does each of two faces give to a third?",
         "¿Qué aporta cada uno de dos rostros a un tercero?",
@@ -19,25 +21,12 @@ TEXTS: dict[str, tuple[str, str]] = {  # in the order of LANGUAGES
     "unlike_a": ("differs from A", "difiere de A"),
     "unlike_b": ("differs from B", "difiere de B"),
     "gives": ("Who gives what", "Quién aporta qué"),
-    "coarse": (
-        "Coarse layers: pose, shape of face and hair",
-        "Capas gruesas: pose, forma de la cara y del pelo",
-    ),
-    "middle": (
-        "Middle layers: features, eyes, mouth",
-        "Capas medias: rasgos, ojos, boca",
-    ),
-    "fine": ("Fine layers: colours, skin, light", "Capas finas: colores, piel, luz"),
     "shares": ("left: all of A · right: all of B", "izquierda: todo de A · derecha: todo de B"),
     "more": ("Variety and noise", "Variedad y ruido"),
-    "psi": ("Variety of drawn faces (psi)", "Variedad de los rostros sorteados (psi)"),
-    "noise": ("Strength of the noise", "Fuerza del ruido"),
-    "noise_seed": ("Seed of the noise", "Semilla del ruido"),
     "directions": (
         "Directions: what this generator varies",
         "Direcciones: lo que este generador varía",
     ),
-    "direction": ("Direction {}", "Dirección {}"),
     "keep": ("Keep the third face", "Guardar el tercer rostro"),
     "picture": ("Picture", "Imagen"),
     "sheet": ("Sheet of layers", "Lámina de capas"),
@@ -95,9 +84,10 @@ REASONS = {  # of photos.py, as they begin
 }
 
 
-def say(key: str, language: str, *values: object) -> str:
-    """Return a text in a language, `values` in its places."""
-    return TEXTS[key][LANGUAGES.index(language)].format(*values)
+def say(text: str | Text, language: str, *values: object) -> str:
+    """Return a text, or the one of a key, in a language, `values` in its places."""
+    known = TEXTS[text] if isinstance(text, str) else text
+    return known[LANGUAGES.index(language)].format(*values)
 
 
 def reason(error: str, language: str) -> str:

@@ -21,13 +21,18 @@ from sampling.sampler import load_faces
 from web import backend, texts
 from web.backend import FaceSettings, Own, Settings, Studio, image_of, snapshots_beside
 from web.handlers import MAX_MB, Answers, RefusalError, figure
+from web.sliders import SLIDERS, read_settings, sliders_for
 from web.texts import ENGLISH, LANGUAGES, SPANISH, TEXTS
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(64, 0.02, z_dim=16, w_dim=16, mapping_layers=2)
 STILL = (0.0,) * 10
 PLAIN = Settings((0.0, 1.0, 1.0), FaceSettings(0.7, 1.0, 0), STILL)
-TOUCHED = (0.0, 100.0, 100.0, 0.7, 1.0, 0.0, *STILL)  # the sliders for PLAIN
+TOUCHED = tuple(slider.default for slider in SLIDERS)  # for PLAIN
+
+
+def values(**changed: float) -> list[float]:
+    return [changed.get(slider.name, slider.default) for slider in SLIDERS]
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +131,20 @@ def test_every_setting_of_a_face_is_part_of_the_key_of_its_cached_picture(
         changed = replace(plain, **{field.name: getattr(plain, field.name) + 1})
         after = made.alone(3, replace(PLAIN, face=changed))
         assert not torch.equal(before, after), field.name
+
+
+def test_each_slider_reaches_what_it_is_named_for() -> None:
+    settings = read_settings(SLIDERS, values())
+    assert settings == PLAIN
+    for name, changed in (
+        ("middle", replace(PLAIN, from_b=(0.0, 0.25, 1.0))),
+        ("psi", replace(PLAIN, face=FaceSettings(25, 1.0, 0))),
+        ("noise_seed", replace(PLAIN, face=FaceSettings(0.7, 1.0, 25))),
+        ("direction-1", replace(PLAIN, strengths=(0.0, 25, *STILL[2:]))),
+    ):
+        assert read_settings(SLIDERS, values(**{name: 25})) == changed
+    small = sliders_for(["coarse", "middle"])  # 32 px: no fine layers
+    assert read_settings(small, [slider.default for slider in small]).from_b == (0.0, 1.0)
 
 
 def test_a_direction_moves_the_third_face_by_deviations_of_w(made: Studio) -> None:
@@ -228,7 +247,7 @@ def test_seeds_out_of_range_are_refused_and_none_leaves_the_face(answers: Answer
         with pytest.raises(RefusalError, match=r"0 to 2,147,483,647"):
             answers.choose(0, seed, (3, 4), ENGLISH, *TOUCHED)
     with pytest.raises(RefusalError, match=r"0 a 2\.147\.483\.647"):
-        answers.all_faces((3, 4), SPANISH, *TOUCHED[:5], -5, *STILL)
+        answers.all_faces((3, 4), SPANISH, *values(noise_seed=-5))
     assert answers.choose(0, None, (3, 4), ENGLISH, *TOUCHED)[:2] == ((3, 4), 3)
     assert answers.choose(1, 9.0, (3, 4), ENGLISH, *TOUCHED)[:2] == ((3, 9), 9)
 
@@ -293,7 +312,7 @@ def test_a_name_cannot_become_html() -> None:
 
 
 def test_every_text_is_there_in_both_languages() -> None:
-    for key, said in TEXTS.items():
+    for key, said in (TEXTS | {slider.name: slider.label for slider in SLIDERS}).items():
         assert len(said) == len(LANGUAGES), key
         assert all(said), key
         assert len({text.count("{}") for text in said}) == 1, key
