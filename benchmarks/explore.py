@@ -16,7 +16,7 @@ from benchmarks.generate import our_checkpoint
 from common.cli import integer, number, resolution
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
-    from web.handlers import Answers
+    from web.handlers import Handlers
 
 MOVES = 15  # of a slider, in each round
 WARM = 3  # before the first that counts
@@ -37,17 +37,17 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def open_answers(folder: Path, args: argparse.Namespace) -> Answers:
-    """Return the page's answers for a generator as it is before any training."""
+def open_handlers(folder: Path, args: argparse.Namespace) -> Handlers:
+    """Return the page's handlers for a generator as it is before any training."""
     import torch
 
     from sampling.sampler import load_faces
-    from web.backend import Studio
-    from web.handlers import Answers
+    from web.backend import Backend
+    from web.handlers import Handlers
 
     our_checkpoint(folder / "ours.pt", args)
     faces, file, entries = load_faces(folder / "ours.pt", torch.device("cpu"), print)
-    return Answers(Studio(faces, file, entries, steps=1), folder)
+    return Handlers(Backend(faces, file, entries, steps=1), folder)
 
 
 def milliseconds(move: Callable[[float], object]) -> tuple[float, float]:
@@ -69,19 +69,19 @@ def main() -> None:
     from common.device import DTYPES
 
     with tempfile.TemporaryDirectory() as name:
-        answers = open_answers(Path(name), args)
+        handlers = open_handlers(Path(name), args)
 
         def values(**changed: float) -> list[float]:
-            return [changed.get(slider.name, slider.default) for slider in answers.sliders]
+            return [changed.get(slider.name, slider.default) for slider in handlers.sliders]
 
         def slider(share: float) -> str:
-            return answers.third((0, 1), "English", *values(coarse=100 * share))
+            return handlers.third((0, 1), "English", *values(coarse=100 * share))
 
         fresh = itertools.count()  # seeds of noise: else A and B would be at hand from round 2 on
 
         def psi(share: float) -> tuple[str, str, str]:
             moved = values(psi=0.5 + share, noise_seed=next(fresh))
-            return answers.all_faces((0, 1), "English", *moved)
+            return handlers.all_faces((0, 1), "English", *moved)
 
         figures: dict[str, Any] = {}
         rows = []
@@ -96,7 +96,7 @@ def main() -> None:
                     zip(("ms", "cpu_ms"), spreads, strict=True)
                 )
                 rows.append([move.__name__, threads, *spreads])
-    kind = next(name for name, dtype in DTYPES.items() if dtype == answers.studio.dtype)
+    kind = next(name for name, dtype in DTYPES.items() if dtype == handlers.backend.dtype)
     shown = f"explore.py, width {args.width:g}, {args.resolution} px, {kind}"
     lines = common.table(["", "threads", "ms", "ms of CPU"], rows)
     common.finish(args, f"{shown}\n{lines}", figures)

@@ -1,7 +1,7 @@
-"""What the page does with faces, without the page: pick two, make a third of them, keep it.
+"""What the page does with faces: two are chosen, mixed into a third, and the third is saved.
 
-Mixing, directions, projection and films are those of generate.py and project.py; here they are
-asked for by sliders, and fast enough to follow them. What it looks like is webpage.py's.
+Mixing, directions, projection and films are those of generate.py and project.py, driven by sliders
+and fast enough to follow them. How the page looks is up to layout.py.
 """
 
 from __future__ import annotations
@@ -34,26 +34,29 @@ from sampling.mixing import Face, blend
 from sampling.projector import Projector, as_trained, read_photos
 from sampling.sampler import PARTS, Faces, read_stage, walk
 
-PICTURE_PX = 512  # smaller pictures are enlarged to it
-FILM_FRAMES, FILM_FPS = 16, 12  # from one of three faces to the next, and a second
-KEPT = 64  # pictures of single faces kept in memory
-STOPS = 48  # snapshots of a run that time steps through, at most
+PICTURE_PX = 512  # side of the saved picture
+FILM_FPS = 12
+FRAMES_BETWEEN = 16  # from one of the three faces to the next
+FILM_FRAMES = 3 * FRAMES_BETWEEN
+CACHED_PICTURES = 64  # of A and B
+MAX_SNAPSHOTS = 48  # of a run that can be stepped through
 
 
 @dataclass(frozen=True, eq=False)
-class Own:
-    """A face that the visitor brought, from a photo or a file of styles."""
+class UploadedFace:
+    """A face that the visitor uploaded, as a photo or a file of styles."""
 
     face: Face
 
 
-Pick = int | Own  # a seed, or what the visitor brought
-Pair = tuple[Pick, Pick]
+Source = int | UploadedFace  # an int is a seed
+Pair = tuple[Source, Source]  # A and B
+Progress = Callable[[int], object]  # called with the number of steps just done
 
 
 @dataclass(frozen=True)
 class FaceSettings:
-    """What changes A and B themselves; all of it is part of the key of their cached pictures."""
+    """The sliders that change A and B themselves; the cache of their pictures depends on all."""
 
     psi: float  # truncation of faces drawn by seed; uploaded ones stay as they are
     noise: float  # strength; 1 as in training
@@ -71,15 +74,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run as it was: pictures of A, the third face and B, after so many iterations."""
+    """A, the third face and B, as a snapshot of the run shows them."""
 
     pictures: Tensor  # uint8 [3, 3, R, R]
-    iteration: int | None
+    iteration: int
     resolution: int
 
 
-class Maker:
-    """Makes faces with one generator, one picture a pass."""
+class Mixer:
+    """Mixes and renders faces of one generator."""
 
     def __init__(self, faces: Faces) -> None:
         self.faces = faces
@@ -87,165 +90,163 @@ class Maker:
 
     @cached_property
     def steps(self) -> Tensor:
-        """Return how far one standard deviation is along each direction: [COUNT, w_dim]."""
-        many = Faces(self.faces.G, self.faces.stage)  # many at once: 1,024 w tell the deviation
+        """Return one standard deviation of w along each direction: [COUNT, w_dim]."""
+        many = Faces(self.faces.G, self.faces.stage)  # batched: the deviation is that of 1,024 w
         return factorise(many)[:COUNT] * many.spread()
 
-    def face(self, pick: Pick, settings: FaceSettings) -> Face:
-        """Return a face as the sliders have it."""
-        if isinstance(pick, Own):
-            face = pick.face
+    def face(self, source: Source, settings: FaceSettings) -> Face:
+        """Return face A or B."""
+        if isinstance(source, UploadedFace):
+            face = source.face
         else:
-            ws = self.faces.ws([pick], settings.psi)
-            face = Face(f"seed {pick}", ws, self.faces.noise([settings.noise_seed]))
+            ws = self.faces.ws([source], settings.psi)
+            face = Face(f"seed {source}", ws, self.faces.noise([settings.noise_seed]))
         return Face(face.name, face.ws, [maps * settings.noise for maps in face.noise])
 
     def third(self, pair: Pair, settings: Settings) -> Latents:
         """Return the third face."""
-        return self.made(pair, settings, self.row(settings)[None])
+        return self.mix(pair, settings, self.weights(settings)[None])
 
-    def row(self, settings: Settings) -> Tensor:
-        """Return B's share of each layer in use, then the strength of each direction."""
+    def weights(self, settings: Settings) -> Tensor:
+        """Return B's share of each layer in use, then the strength of each direction: 1-D."""
         shares = torch.zeros(self.faces.layers)
         for name, share in zip(self.parts, settings.from_b, strict=False):
             layers = self.faces.part(name)
             shares[layers.start : layers.stop] = share
         return torch.cat([shares, torch.tensor(settings.strengths)])
 
-    def made(self, pair: Pair, settings: Settings, rows: Tensor) -> Latents:
-        """Return one face for each of the `rows` [M, layers + directions], as `row` gives them."""
-        chosen = [self.face(pick, settings.face) for pick in pair]
-        from_b, strengths = rows.split([self.faces.layers, rows.shape[1] - self.faces.layers], 1)
-        latents = blend(chosen, torch.stack([1 - from_b, from_b], dim=1))
+    def trio_weights(self, settings: Settings) -> Tensor:
+        """Return the weights of A, the third face and B: [3, layers + directions]."""
+        third = self.weights(settings)
+        a, b = torch.zeros(2, len(third))
+        b[: self.faces.layers] = 1
+        return torch.stack([a, third, b])
+
+    def mix(self, pair: Pair, settings: Settings, weights: Tensor) -> Latents:
+        """Return one face for each row of `weights` [M, layers + directions]."""
+        faces = [self.face(source, settings.face) for source in pair]
+        from_b, strengths = weights.tensor_split([self.faces.layers], dim=1)
+        latents = blend(faces, torch.stack([1 - from_b, from_b], dim=1))
         if not strengths.any():
             return latents
         moves = strengths.to(self.steps) @ self.steps[: strengths.shape[1]]
         return Latents(latents.ws + moves[:, None], latents.noise)
 
-    def show(self, latents: Latents) -> Tensor:
+    def render(self, latents: Latents) -> Tensor:
         """Return pictures, uint8 [N, 3, R, R]. Raises UserError."""
         return self.faces.render(latents.ws, latents.noise)
 
 
-class Studio:
-    """A checkpoint, and all that the page shows and keeps of it.
+class Backend:
+    """The pictures and files that the page makes with one checkpoint.
 
-    `steps` are those of a projection. Methods may be called from several threads.
+    A photo is projected in `steps` steps. Methods may be called from several threads.
     """
 
     def __init__(self, faces: Faces, file: Path, entries: dict[str, Any], steps: int) -> None:
         self.faces = faces
         self.dtype = DTYPES[choose_precision("auto", faces.device)]
-        self.maker = Maker(one_by_one(faces, self.dtype))
+        self.mixer = Mixer(for_single_pictures(faces, self.dtype))
         D = checkpoint.load_discriminator(file, entries, faces.G)
         search = self.dtype if self.dtype == torch.bfloat16 else torch.float32
         self.projector = Projector(faces, D, steps, search)
-        self.projecting = Lock()  # the projector sees with one pair of eyes
-        self.snapshots = snapshots_beside(file)
-        self._alone = lru_cache(KEPT)(self._show_alone)
-        self._old = lru_cache(1)(old_maker)
+        self.projecting = Lock()  # one projector serves all visitors
+        self.snapshots = snapshots_of(file)
+        self._cached_picture = lru_cache(CACHED_PICTURES)(self._render_face)
+        self._load_snapshot = lru_cache(1)(load_snapshot)
 
-    def alone(self, pick: Pick, settings: Settings) -> Tensor:
-        """Return the picture of A or B, uint8 [3, R, R]; the same again costs nothing."""
-        return self._alone(pick, settings.face)
+    def picture(self, source: Source, settings: Settings) -> Tensor:
+        """Return the picture of A or B, uint8 [3, R, R], from the cache if it is there."""
+        return self._cached_picture(source, settings.face)
 
-    def _show_alone(self, pick: Pick, settings: FaceSettings) -> Tensor:
-        face = self.maker.face(pick, settings)
-        return self.maker.show(Latents(face.ws, face.noise))[0]
+    def _render_face(self, source: Source, settings: FaceSettings) -> Tensor:
+        face = self.mixer.face(source, settings)
+        return self.mixer.render(Latents(face.ws, face.noise))[0]
 
     def third(self, pair: Pair, settings: Settings) -> Tensor:
         """Return the picture of the third face, uint8 [3, R, R]."""
-        return self.maker.show(self.maker.third(pair, settings))[0]
+        return self.mixer.render(self.mixer.third(pair, settings))[0]
 
-    def changes(self, pair: Pair, settings: Settings, third: Tensor) -> Tensor:
-        """Return heat maps of how the third face differs from A and from B: [2, 3, R, R]."""
-        sources = torch.stack([self.alone(pick, settings) for pick in pair])
+    def heat_maps(self, pair: Pair, settings: Settings, third: Tensor) -> Tensor:
+        """Return how the third face differs from A and from B: uint8 [2, 3, R, R]."""
+        sources = torch.stack([self.picture(source, settings) for source in pair])
         return heat(difference(sources, third), MOST)
 
-    def read_styles(self, path: Path) -> Own:
+    def read_styles(self, path: Path) -> UploadedFace:
         """Return the first face in a file of styles. Raises UserError."""
         latents = load_latents(path, self.faces.G, self.faces.stage.resolution)
-        return Own(Face(path.stem[:20], latents.ws[:1], [maps[:1] for maps in latents.noise]))
+        return UploadedFace(
+            Face(path.stem[:20], latents.ws[:1], [maps[:1] for maps in latents.noise])
+        )
 
-    def project(self, path: Path, moved: Callable[[int], object]) -> Own:
-        """Return the face that shows a photo; `moved` hears of each step. Raises PhotoError."""
+    def project(self, path: Path, progress: Progress) -> UploadedFace:
+        """Return the face that is closest to a photo. Raises PhotoError."""
         photos = as_trained(read_photos([path], self.faces), self.faces)
         with self.projecting:
-            found = self.projector.project(photos.to(self.faces.device), 0, moved).latents
-        return Own(Face(path.stem[:20], found.ws, found.noise))
+            found = self.projector.project(photos.to(self.faces.device), 0, progress).latents
+        return UploadedFace(Face(path.stem[:20], found.ws, found.noise))
 
     def write_picture(self, folder: Path, pair: Pair, settings: Settings) -> Path:
         """Write third.png: the third face, enlarged."""
-        third = self.maker.third(pair, settings)
+        third = self.mixer.third(pair, settings)
         exact = Faces(self.faces.G, self.faces.stage, batch=1)
         picture = exact.render(third.ws, third.noise)[0]
         path = folder / "third.png"
-        write_image(enlarge(image_of(picture), PICTURE_PX), path)
+        write_image(enlarge(to_image(picture), PICTURE_PX), path)
         return path
 
     def write_styles(self, folder: Path, pair: Pair, settings: Settings) -> Path:
         """Write third.npz: the styles and noise of the third face."""
         path = folder / "third.npz"
-        save_latents(path, self.faces.G, self.maker.third(pair, settings))
+        save_latents(path, self.faces.G, self.mixer.third(pair, settings))
         return path
 
     def write_sheet(self, folder: Path, pair: Pair, settings: Settings) -> Path:
-        """Write crossover.png: the border between A and B over every layer, both ways."""
+        """Write crossover.png: the border between A and B moved over every layer, both ways."""
         job = Job(self.faces, argparse.Namespace(), folder, tqdm(disable=True))
-        draw_crossover(job, [self.maker.face(pick, settings.face) for pick in pair])
+        draw_crossover(job, [self.mixer.face(source, settings.face) for source in pair])
         return folder / "crossover.png"
 
-    def write_film(
-        self, folder: Path, pair: Pair, settings: Settings, moved: Callable[[int], object]
-    ) -> Path:
-        """Write third.webp: a closed walk from A over the third face to B, and back."""
-        third = self.maker.row(settings)
-        ends = torch.zeros(2, len(third))
-        ends[1, : self.faces.layers] = 1
+    def write_film(self, folder: Path, pair: Pair, settings: Settings, progress: Progress) -> Path:
+        """Write third.webp: a walk from A by way of the third face to B, and back to A."""
         frames = []
-        for row in walk(torch.stack([ends[0], third, ends[1]]), FILM_FRAMES):
-            picture = self.maker.show(self.maker.made(pair, settings, row[None]))[0]
-            frames.append(enlarge(image_of(picture), FILM_PX))
-            moved(1)
+        for weights in walk(self.mixer.trio_weights(settings), FRAMES_BETWEEN):
+            picture = self.mixer.render(self.mixer.mix(pair, settings, weights[None]))[0]
+            frames.append(enlarge(to_image(picture), FILM_PX))
+            progress(1)
         path = folder / "third.webp"
         write_film(frames, path, FILM_FPS)
         return path
 
-    def at(self, stop: int, pair: Pair, settings: Settings) -> Snapshot:
-        """Return the run at one of its snapshots, first to last. Raises CheckpointError.
+    def snapshot(self, index: int, pair: Pair, settings: Settings) -> Snapshot:
+        """Return the faces at one of `snapshots`. Raises CheckpointError.
 
-        Faces that were brought belong to one generator alone: the seeds 0 and 1 stand for them.
+        An uploaded face fits one generator only: seed 0 replaces it as A, seed 1 as B.
         """
-        maker, iteration = self._old(self.snapshots[stop], self.faces.device)
-        drawn = [i if isinstance(pick, Own) else pick for i, pick in enumerate(pair)]
-        both = (drawn[0], drawn[1])
-        row = maker.row(settings)
-        ends = torch.zeros(2, len(row))
-        ends[1, : maker.faces.layers] = 1
-        latents = maker.made(both, settings, torch.stack([ends[0], row, ends[1]]))
-        return Snapshot(maker.show(latents), iteration, maker.faces.stage.resolution)
+        mixer, iteration = self._load_snapshot(self.snapshots[index], self.faces.device)
+        a, b = (i if isinstance(source, UploadedFace) else source for i, source in enumerate(pair))
+        latents = mixer.mix((a, b), settings, mixer.trio_weights(settings))
+        return Snapshot(mixer.render(latents), iteration, mixer.faces.stage.resolution)
 
 
-def one_by_one(faces: Faces, dtype: torch.dtype) -> Faces:
-    """Return the same generator, ready for one picture after the other in `dtype`."""
+def for_single_pictures(faces: Faces, dtype: torch.dtype) -> Faces:
+    """Return the same generator, made fast for one picture at a time in `dtype`."""
     return Faces(folded(faces.G, dtype), faces.stage, batch=1, dtype=dtype)
 
 
-def old_maker(path: Path, device: torch.device) -> tuple[Maker, int | None]:
+def load_snapshot(path: Path, device: torch.device) -> tuple[Mixer, int]:
     """Return the generator of a snapshot, and after how many iterations it was taken."""
     G, entries = checkpoint.load_generator(path, device)
-    iteration = entries.get("iteration")
-    maker = Maker(Faces(G, read_stage(path, G, entries), batch=1))
-    return maker, iteration if isinstance(iteration, int) else None
+    return Mixer(Faces(G, read_stage(path, G, entries), batch=1)), entries["iteration"]
 
 
-def snapshots_beside(file: Path) -> list[Path]:
-    """Return snapshots of the run that a checkpoint is from, first to last, evenly spaced."""
+def snapshots_of(file: Path) -> list[Path]:
+    """Return the snapshots of a checkpoint's run, first to last; of many, evenly spaced ones."""
     found = snapshots(run_of(file))
-    count = min(len(found), STOPS)
+    count = min(len(found), MAX_SNAPSHOTS)
     return [found[i * (len(found) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-def image_of(picture: Tensor) -> Image.Image:
+def to_image(picture: Tensor) -> Image.Image:
     """Return a uint8 picture [3, R, R] as an image."""
     return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())

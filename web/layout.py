@@ -1,37 +1,38 @@
-"""The page itself, made with Gradio: what stands where, and what happens at a touch.
+"""The page in Gradio: where its parts are, and which handler each of them calls.
 
-What is answered is answers.py's, what is said wording.py's, colours are page.css's. Needs the
-packages of requirements-explore.txt.
+What the handlers do is in handlers.py, the texts are in texts.py and sliders.py, colours and sizes
+in page.css. Needs the packages of requirements-explore.txt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from web.handlers import Answers, Picked, RefusalError, film_steps
+from web.backend import FILM_FRAMES, Progress
+from web.handlers import Handlers, PairUpdate, RefusalError
 from web.sliders import Effect, Slider
-from web.texts import ENGLISH, LANGUAGES, Text, preferred, say
+from web.texts import ENGLISH, LANGUAGES, Text, preferred_language, translate
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "sans-serif")
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for this page, not for programs
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # no API for programs
 QUIET = PRIVATE | {"show_progress": "hidden", "trigger_mode": "always_last"}
 CLICK = "() => document.querySelector('#saved').click()"
-HOURS = 24  # that a visitor's faces stay in memory untouched
-KEPT = ("picture", "sheet", "film", "styles")
+HOURS = 24  # that the faces of an idle visitor stay in memory
+SAVED = ("picture", "sheet", "film", "styles")
 
 
 class Page:
-    """The parts of the page, wired to the answers for one checkpoint; `blocks` is the whole."""
+    """The page for one checkpoint; `blocks` is what Gradio launches."""
 
-    def __init__(self, answers: Answers, steps: int) -> None:
-        self.answers = answers
+    def __init__(self, handlers: Handlers, steps: int) -> None:
+        self.handlers = handlers
         self.steps = steps  # of a projection
-        self.worded: list[tuple[Any, str | Text]] = []
+        self.labels: list[tuple[Any, str | Text]] = []
         with gr.Blocks(title="Retrato", analytics_enabled=False) as self.blocks:
             self.pair = gr.State((0, 1), time_to_live=HOURS * 3600)
             with gr.Row(elem_id="head"):
@@ -47,27 +48,29 @@ class Page:
             self.shown = [a, self.third, b]
             self._lay_sliders()
             with gr.Row(elem_id="keep"):
-                self.keeping = gr.HTML(elem_id="keep-label")
-                kept = {key: self._say(gr.Button(elem_id=f"keep-{key}"), key) for key in KEPT}
+                self.keep_heading = gr.HTML(elem_id="keep-label")
+                buttons = {
+                    what: self._label(gr.Button(elem_id=f"keep-{what}"), what) for what in SAVED
+                }
             self.saved = gr.DownloadButton(visible="hidden", elem_id="saved")
-            self._lay_time()
+            self._lay_snapshots()
             self.note = gr.HTML(elem_id="note")
             self.state = [self.pair, self.language, *self.controls.values()]
             for side, parts in enumerate((first, second)):
                 self._wire_side(side, *parts)
             self._wire_sliders()
-            for key, button in kept.items():
-                self._wire_keeping(key, button)
-            self._wire_time()
-            self._wire_words()
+            for what, button in buttons.items():
+                self._wire_saving(what, button)
+            self._wire_snapshots()
+            self._wire_language()
 
-    def _say(self, part: Any, text: str | Text) -> Any:
-        """Let a part bear a text, in whatever language is chosen, and return it."""
-        self.worded.append((part, text))
+    def _label(self, part: Any, text: str | Text) -> Any:
+        """Give a part a text, which will follow the language, and return the part."""
+        self.labels.append((part, text))
         return part
 
     def _side(self, name: str, seed: int) -> tuple[gr.HTML, tuple[Any, Any, Any]]:
-        """Lay out face A or B: the picture, its seed, and two ways to another."""
+        """Lay out face A or B: its picture, its seed, and two buttons to replace it."""
         with gr.Column(elem_id=f"face-{name}", min_width=0):
             shown = gr.HTML(elem_classes="face")
             with gr.Row(elem_classes="choice"):
@@ -75,24 +78,24 @@ class Page:
                 draw = gr.Button(size="sm", min_width=60, elem_id=f"draw-{name}")
                 upload = gr.UploadButton(size="sm", min_width=60, elem_id=f"upload-{name}")
         parts = (("seed", typed), ("draw", draw), ("upload", upload))
-        return shown, tuple(self._say(part, key) for key, part in parts)  # type: ignore[return-value]
+        return shown, tuple(self._label(part, key) for key, part in parts)  # type: ignore[return-value]
 
     def _lay_sliders(self) -> None:
-        """Lay out the sliders: those of layers in sight, the others folded."""
+        """Lay out the sliders; only those of the layers are visible before a click."""
         with gr.Column(elem_id="gives"):
             self.heading = gr.HTML(elem_classes="heading")
             layers = self._controls("layers")
-        with self._say(gr.Accordion(open=False, elem_id="more"), "more"), gr.Row():
+        with self._label(gr.Accordion(open=False, elem_id="more"), "more"), gr.Row():
             face = self._controls("face")
-        with self._say(gr.Accordion(open=False, elem_id="directions"), "directions"), gr.Row():
+        with self._label(gr.Accordion(open=False, elem_id="directions"), "directions"), gr.Row():
             directions = self._controls("direction")
         controls = layers | face | directions
-        self.controls = {slider: controls[slider] for slider in self.answers.sliders}
+        self.controls = {slider: controls[slider] for slider in self.handlers.sliders}
 
     def _controls(self, effect: Effect) -> dict[Slider, Any]:
         """Lay out the sliders of one effect."""
         made: dict[Slider, Any] = {}
-        for slider in self.answers.sliders:
+        for slider in self.handlers.sliders:
             if slider.effect != effect:
                 continue
             if slider.range:
@@ -103,133 +106,141 @@ class Page:
                 )
             else:
                 control = gr.Number(slider.default, precision=0, elem_id=slider.name)
-            made[slider] = self._say(control, slider.label)
+            made[slider] = self._label(control, slider.label)
         return made
 
-    def _lay_time(self) -> None:
+    def _lay_snapshots(self) -> None:
         """Lay out the run through time, hidden where there are not two snapshots."""
-        last = len(self.answers.studio.snapshots) - 1
-        self.time = self._say(gr.Accordion(open=False, visible=last > 0, elem_id="time"), "time")
+        last = len(self.handlers.backend.snapshots) - 1
+        self.time = self._label(gr.Accordion(open=False, visible=last > 0, elem_id="time"), "time")
         with self.time:
             self.then = gr.HTML(elem_id="then")
             with gr.Row(elem_id="steps"):
-                self.earlier = self._say(gr.Button(size="sm", elem_id="earlier"), "earlier")
+                self.earlier = self._label(gr.Button(size="sm", elem_id="earlier"), "earlier")
                 end = max(1, last)
-                self.stop = self._say(gr.Slider(0, end, end, step=1, elem_id="stop"), "stop")
-                self.later = self._say(gr.Button(size="sm", elem_id="later"), "later")
+                self.snapshot = self._label(
+                    gr.Slider(0, end, end, step=1, elem_id="stop"), "snapshot"
+                )
+                self.later = self._label(gr.Button(size="sm", elem_id="later"), "later")
 
-    def _wire_side(self, side: int, typed: Any, draw: Any, upload: Any) -> None:
-        answers, picked = self.answers, [self.pair, typed, *self.shown]
+    def _wire_side(self, side: int, seed: Any, draw: Any, upload: Any) -> None:
+        handlers, updated = self.handlers, [self.pair, seed, *self.shown]
 
-        def choose(seed: float | None, *state: Any) -> Picked:
-            return answers.choose(side, seed, *state)
+        def choose_seed(seed: float | None, *state: Any) -> PairUpdate:
+            return handlers.choose_seed(side, seed, *state)
 
-        def another(*state: Any) -> Picked:
-            return answers.draw(side, *state)
+        def random_seed(*state: Any) -> PairUpdate:
+            return handlers.random_seed(side, *state)
 
-        def bring(path: str, *state: Any, progress: gr.Progress = gr.Progress()) -> Picked:  # noqa: B008
-            moved = counting(progress, self.steps, say("projecting", state[1]))
-            return answers.upload(side, moved, Path(path), *state)
+        def receive(path: str, *state: Any, progress: gr.Progress = gr.Progress()) -> PairUpdate:  # noqa: B008
+            shown = progress_shown(progress, self.steps, translate("projecting", state[1]))
+            return handlers.upload(side, shown, Path(path), *state)
 
-        for event in (typed.submit, typed.blur):
-            event(polite(choose), [typed, *self.state], picked, **QUIET)
-        draw.click(polite(another), self.state, picked, **QUIET)
+        for event in (seed.submit, seed.blur):
+            event(with_messages(choose_seed), [seed, *self.state], updated, **QUIET)
+        draw.click(with_messages(random_seed), self.state, updated, **QUIET)
         upload.upload(
-            polite(bring), [upload, *self.state], picked, show_progress_on=self.third, **PRIVATE
+            with_messages(receive),
+            [upload, *self.state],
+            updated,
+            show_progress_on=self.third,
+            **PRIVATE,
         )
 
     def _wire_sliders(self) -> None:
-        answers = self.answers
+        third, third_without_maps, all_faces = map(
+            with_messages,
+            (self.handlers.third, self.handlers.third_without_maps, self.handlers.all_faces),
+        )
         for slider, control in self.controls.items():
             if slider.effect != "face":
-                control.input(polite(answers.third), self.state, self.third, **QUIET)
+                control.input(third, self.state, self.third, **QUIET)
                 continue
             if slider.range:
-                control.input(polite(answers.third_alone), self.state, self.third, **QUIET)
+                control.input(third_without_maps, self.state, self.third, **QUIET)
             for event in [control.release] if slider.range else [control.submit, control.blur]:
-                event(polite(answers.all_faces), self.state, self.shown, **QUIET)
+                event(all_faces, self.state, self.shown, **QUIET)
 
-    def _wire_keeping(self, key: str, button: gr.Button) -> None:
-        def keep(*state: Any, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-            doing = {"film": "filming", "sheet": "drawing"}.get(key)
-            total = film_steps() if key == "film" else 1
-            moved = counting(progress, total, say(doing, state[1]) if doing else "")
-            return str(self.answers.keep(key, moved, *state))
+    def _wire_saving(self, what: str, button: gr.Button) -> None:
+        def save(*state: Any, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
+            doing = {"film": "filming", "sheet": "drawing"}.get(what)
+            total = FILM_FRAMES if what == "film" else 1
+            shown = progress_shown(progress, total, translate(doing, state[1]) if doing else "")
+            return str(self.handlers.save(what, shown, *state))
 
-        done = button.click(
-            polite(keep), self.state, self.saved, show_progress_on=self.third, **PRIVATE
+        saved = button.click(
+            with_messages(save), self.state, self.saved, show_progress_on=self.third, **PRIVATE
         )
-        done.success(None, js=CLICK, **PRIVATE)
+        saved.success(None, js=CLICK, **PRIVATE)
 
-    def _wire_time(self) -> None:
-        answers, moved = self.answers, [self.stop, *self.state]
-        for event in (self.time.expand, self.stop.input):
-            event(polite(answers.at), moved, self.then, **QUIET)
-        for button, by in ((self.earlier, -1), (self.later, 1)):
+    def _wire_snapshots(self) -> None:
+        handlers, state = self.handlers, [self.snapshot, *self.state]
+        show = with_messages(handlers.snapshot)
+        for event in (self.time.expand, self.snapshot.input):
+            event(show, state, self.then, **QUIET)
+        for button, step in ((self.earlier, -1), (self.later, 1)):
+            stepped = button.click(
+                partial(handlers.next_snapshot, step), self.snapshot, self.snapshot, **QUIET
+            )
+            stepped.then(show, state, self.then, **QUIET)
 
-            def step(stop: float, by: int = by) -> int:
-                return answers.step(by, stop)
-
-            stepped = button.click(step, self.stop, self.stop, **QUIET)
-            stepped.then(polite(answers.at), moved, self.then, **QUIET)
-
-    def _wire_words(self) -> None:
-        """Speak the browser's language first, then the one that is chosen."""
-        html = [self.title, self.heading, self.keeping, self.note]
-        spoken = [*html, *(part for part, _ in self.worded)]
-        loaded = self.blocks.load(greet, None, self.language, **QUIET)
+    def _wire_language(self) -> None:
+        """Use the browser's language first, then the one that is chosen."""
+        headings = [self.title, self.heading, self.keep_heading, self.note]
+        labelled = [*headings, *(part for part, _ in self.labels)]
+        loaded = self.blocks.load(browser_language, None, self.language, **QUIET)
         for event in (loaded.then, self.language.input):
-            words = event(self.speak, self.language, spoken, **QUIET)
-            words.then(polite(self.answers.all_faces), self.state, self.shown, **QUIET)
+            translated = event(self.translated, self.language, labelled, **QUIET)
+            translated.then(with_messages(self.handlers.all_faces), self.state, self.shown, **QUIET)
 
-    def speak(self, language: str) -> list[Any]:
+    def translated(self, language: str) -> list[Any]:
         """Return every text of the page in `language`."""
-        said: list[Any] = [
-            f"<h1>Retrato</h1><p>{say('title', language)}</p>",
-            f"<h2>{say('gives', language)}</h2><p>{say('shares', language)}</p>",
-            f"<p>{say('keep', language)}</p>",
-            f"<p>{say('note', language)}</p>",
+        updates: list[Any] = [
+            f"<h1>Retrato</h1><p>{translate('title', language)}</p>",
+            f"<h2>{translate('gives', language)}</h2><p>{translate('shares', language)}</p>",
+            f"<p>{translate('keep', language)}</p>",
+            f"<p>{translate('note', language)}</p>",
         ]
-        for part, text in self.worded:
+        for part, text in self.labels:
             place = "value" if type(part) is gr.Button else "label"
-            change: dict[str, Any] = {place: say(text, language)}
-            said.append(gr.update(**change))
-        return said
+            change: dict[str, Any] = {place: translate(text, language)}
+            updates.append(gr.update(**change))
+        return updates
 
 
-def greet(request: gr.Request) -> str:
+def browser_language(request: gr.Request) -> str:
     """Return the language that the visitor's browser asks for."""
-    return preferred(request.headers.get("accept-language", ""))
+    return preferred_language(request.headers.get("accept-language", ""))
 
 
-def counting(progress: gr.Progress, total: int, doing: str) -> Callable[[int], None]:
-    """Return what hears of steps done, and shows them."""
+def progress_shown(progress: gr.Progress, total: int, doing: str) -> Progress:
+    """Return a callback that adds up the steps it is called with, and shows them."""
     done = 0
     progress((0, total), desc=doing)
 
-    def moved(count: int) -> None:
+    def add(count: int) -> None:
         nonlocal done
         done += count
         progress((done, total), desc=doing)
 
-    return moved
+    return add
 
 
-def polite(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `answer` with its refusals shown to the visitor as a message."""
+def with_messages(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `handler` with its RefusalErrors shown to the visitor as messages."""
 
-    @wraps(answer)
-    def answered(*args: Any, **named: Any) -> Any:
+    @wraps(handler)
+    def handle(*args: Any, **named: Any) -> Any:
         try:
-            return answer(*args, **named)
+            return handler(*args, **named)
         except RefusalError as refusal:
             raise gr.Error(str(refusal), print_exception=False) from None
 
-    return answered
+    return handle
 
 
 def theme() -> gr.themes.Base:
-    """Return the plain look that page.css goes on from; its letters are the machine's own."""
+    """Return the plain theme that page.css builds on, with fonts that the machine has."""
     return gr.themes.Base(
         primary_hue="stone", neutral_hue="stone", font=FONTS, font_mono=("monospace",)
     )

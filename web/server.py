@@ -1,4 +1,4 @@
-"""Shows the page until the script is interrupted: explore.py's work."""
+"""Serves the page until the script is interrupted."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from common.device import choose_device
 from sampling.sampler import load_faces
 
 PROGRAM = "explore.py"
+MAX_UPLOAD_MB = 25  # photos from phones have up to about 15
 
 
 def check_address(host: str, port: int) -> None:
-    """Raise OSError, with what to do, where nothing can listen at `host` and `port`."""
+    """Raise OSError, which says what to do, if the page cannot listen on `host` and `port`."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -29,12 +30,12 @@ def check_address(host: str, port: int) -> None:
     except OSError as error:
         raise OSError(
             f"--host {host} --port {port}: {error.strerror}; expected an address of this machine "
-            "and a free port. Give another"
+            "and a free port. Choose another"
         ) from error
 
 
-def stay_inside(folder: Path) -> None:
-    """Let whatever the page and its packages write go to `folder`, and nothing be reported."""
+def confine_to(folder: Path) -> None:
+    """Let the page and its packages write to `folder` only, and report nothing to anyone."""
     tempfile.tempdir = str(folder)
     for name in ("GRADIO_TEMP_DIR", "HF_HOME", "MPLCONFIGDIR"):
         os.environ[name] = str(folder)
@@ -43,34 +44,31 @@ def stay_inside(folder: Path) -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Show the page until the script is interrupted; what it wrote is erased then."""
+    """Serve the page until the script is interrupted, then erase what it wrote."""
     with tempfile.TemporaryDirectory(prefix="retrato-", ignore_cleanup_errors=True) as folder:
         serve_from(Path(folder), args)
 
 
 def serve_from(folder: Path, args: argparse.Namespace) -> None:
-    """Show the page, whose files go to `folder`, until the script is interrupted.
-
-    Raises UserError or OSError.
-    """
+    """Serve the page, which writes to `folder`. Raises UserError or OSError."""
     check_address(args.host, args.port)
     checkpoint = args.checkpoint.absolute()
-    stay_inside(folder)  # before Gradio is imported
-    from web.backend import Studio
-    from web.handlers import MAX_MB, Answers
+    confine_to(folder)  # before Gradio is imported
+    from web.backend import Backend
+    from web.handlers import Handlers
     from web.layout import Page, theme
 
     faces, file, entries = load_faces(
         checkpoint, choose_device(args.device), partial(tell, PROGRAM)
     )
-    studio = Studio(faces, file, entries, args.steps)
-    blocks = Page(Answers(studio, folder), args.steps).blocks
+    backend = Backend(faces, file, entries, args.steps)
+    blocks = Page(Handlers(backend, folder), args.steps).blocks
     try:
         _, local, public = blocks.launch(
             server_name=args.host,
             server_port=args.port,
             share=args.share,
-            max_file_size=MAX_MB * 2**20,
+            max_file_size=MAX_UPLOAD_MB * 2**20,
             theme=theme(),
             css_paths=Path(__file__).with_name("page.css"),
             prevent_thread_lock=True,

@@ -1,7 +1,6 @@
-"""The sliders of the page: the label, the range, the default and the effect of each.
+"""The table of the page's sliders: name, effect, label, default and range of each.
 
-A new one is a row of this table, and what it does a line of backend.py: the page lays out, labels
-and reads whatever the table holds.
+To add one, add a row here and its effect to backend.py: the page shows whatever the table lists.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from sampling.directions import COUNT
 from web.backend import FaceSettings, Settings
 from web.texts import Text
 
-# layers: B's share of the layers of one part, in %. face: a field of FaceSettings, which changes A
-# and B as well. direction: how far the third face moves along one, in standard deviations of w.
+# layers: B's share of the layers of one part, in %. face: a field of FaceSettings; changes A and B
+# too. direction: a move of the third face along one direction, in standard deviations of w.
 Effect = Literal["layers", "face", "direction"]
 PERCENT = (0, 100, 1)
 DEVIATIONS = (-4, 4, 0.1)
@@ -24,7 +23,7 @@ DEVIATIONS = (-4, 4, 0.1)
 
 @dataclass(frozen=True)
 class Slider:
-    """One slider, or, without a range, a field for a whole number."""
+    """A slider; without a range, a field for a whole number."""
 
     name: str
     effect: Effect
@@ -39,7 +38,7 @@ SLIDERS = (
         "layers",
         (
             "Coarse layers: pose, shape of face and hair",
-            "Capas gruesas: pose, forma de la cara y del pelo",
+            "Capas gruesas: pose, forma del rostro y del pelo",
         ),
         0,
         PERCENT,
@@ -61,11 +60,11 @@ SLIDERS = (
     Slider(
         "psi",
         "face",
-        ("Variety of drawn faces (psi)", "Variedad de los rostros sorteados (psi)"),
+        ("Variety of drawn faces (psi)", "Variedad de los rostros al azar (psi)"),
         PSI,
         (0, 1.5, 0.05),
     ),
-    Slider("noise", "face", ("Strength of the noise", "Fuerza del ruido"), 1, (0, 2, 0.05)),
+    Slider("noise", "face", ("Strength of the noise", "Intensidad del ruido"), 1, (0, 2, 0.05)),
     Slider("noise_seed", "face", ("Seed of the noise", "Semilla del ruido"), 0),
     *(
         Slider(f"direction-{n}", "direction", (f"Direction {n}", f"Dirección {n}"), 0, DEVIATIONS)
@@ -75,12 +74,12 @@ SLIDERS = (
 
 
 def sliders_for(parts: Sequence[str]) -> list[Slider]:
-    """Return the sliders of a generator whose layers in use are those of `parts`."""
+    """Return the sliders for a generator that uses the layers of `parts`: coarse, middle, fine."""
     return [slider for slider in SLIDERS if slider.effect != "layers" or slider.name in parts]
 
 
 def read_settings(sliders: Sequence[Slider], values: Sequence[float | None]) -> Settings:
-    """Return the settings that the sliders' values stand for; an empty field is 0."""
+    """Return the values of `sliders`, in the same order, as Settings; an empty field means 0."""
     read: dict[Effect, dict[str, Any]] = {"layers": {}, "face": {}, "direction": {}}
     for slider, value in zip(sliders, values, strict=True):
         read[slider.effect][slider.name] = value if slider.range else int(value or 0)

@@ -1,331 +1,15 @@
-"""explore.py in a real headless Chromium: load, pick, move, keep, bring, bad uploads, the end.
+"""explore.py's own errors; the page itself is tested in tests/web."""
 
-Needs what `make test-page` installs, and a Chromium on the PATH; else it is skipped.
-"""
-
-import errno
 import importlib.util
 import os
-import re
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 import explore
-from checkpoints import checkpoint
 from common import cli
-from critic import Discriminator
-from model import Generator, ModelConfig
-from web.sliders import SLIDERS
-from web.texts import ENGLISH, SPANISH, say
-
-ROOT = Path(__file__).parents[2]
-CONFIG = ModelConfig(64, 0.02, z_dim=16, w_dim=16, mapping_layers=2)
-COARSE = next(slider.label for slider in SLIDERS if slider.name == "coarse")
-PATIENCE = 120  # seconds, for busy machines
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
-missing = [name for name in ("gradio", "playwright") if not importlib.util.find_spec(name)]
-missing += [] if browser_path else ["a Chromium on the PATH"]
-in_browser = pytest.mark.skipif(
-    bool(missing), reason=f"needs {', '.join(missing)}: see make test-page"
-)
-
-
-def generator(seed: int) -> Generator:
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        G = Generator(CONFIG)
-        for layer in G.synthesis.layers:
-            layer.noise_strength.normal_(0, 1 / layer.noise_scale)
-    return G
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with a full state and two snapshots."""
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "snapshots").mkdir()
-    weights, D = generator(0).state_dict(), Discriminator(CONFIG).state_dict()
-    checkpoint.save(folder / "latest.pt", CONFIG, {"G_ema": weights, "D": D})
-    for iteration in (1_000, 2_000):
-        entries = {"G_ema": generator(iteration).state_dict(), "iteration": iteration}
-        checkpoint.save(folder / "snapshots" / f"{iteration:06d}.pt", CONFIG, entries)
-    return folder
-
-
-@dataclass
-class Server:
-    """A running explore.py: its process, its address, and folders that it should leave alone."""
-
-    process: subprocess.Popen[str]
-    url: str
-    home: Path
-    temporary: Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home, temporary = (tmp_path_factory.mktemp(name) for name in ("home", "temporary"))
-    port = free_port()
-    command = [sys.executable, ROOT / "explore.py", run, "--port", port, "--steps", 3]
-    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary)}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        list(map(str, command)), cwd=home, env=environment, stdout=pipe, stderr=pipe, text=True
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert f"http://127.0.0.1:{port}" in line, process.communicate()[1]
-        yield Server(process, f"http://127.0.0.1:{port}/", home, temporary)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        made = player.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def page(browser: Any, server: Server) -> Iterator[Any]:
-    """The page, loaded; at the end, no request may have gone anywhere else."""
-    context = browser.new_context(locale="en-US", accept_downloads=True)
-    made = context.new_page()
-    made.set_default_timeout(1000 * PATIENCE)
-    asked: list[str] = []
-    made.on("request", lambda request: asked.append(request.url))
-    made.goto(server.url)
-    made.wait_for_selector("#third .changes img")
-    made.wait_for_selector("#face-b img")
-    yield made
-    context.close()
-    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
-
-
-def shown(page: Any) -> dict[str, str]:
-    """Return the picture of each face."""
-    places = ("face-a", "third", "face-b")
-    return {place: page.locator(f"#{place} img").first.get_attribute("src") for place in places}
-
-
-def changed(page: Any, before: dict[str, str], *places: str) -> dict[str, str]:
-    """Wait until the pictures in `places` are others; return all."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        now = shown(page)
-        if all(now[place] != before[place] for place in places):
-            return now
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{places} stayed the same")
-
-
-def push(page: Any, control: str) -> None:
-    """Move a slider to its right end by the keyboard; that it moved is seen on the slider itself.
-
-    One that has only just been laid out may lose a key with its focus: then the key comes again. At
-    its end a key changes nothing, so that no answer that got lost is asked for twice.
-    """
-    slider = page.locator(f"#{control} input[type=range]")
-    end = time.monotonic() + PATIENCE
-    while slider.input_value() != slider.get_attribute("max"):
-        assert time.monotonic() < end, f"{control} does not move"
-        slider.press("End")
-        page.wait_for_timeout(50)
-
-
-def write(page: Any, control: str, text: str) -> None:
-    """Type the number of a slider, again if it was set back with the part's being laid out."""
-    box = page.locator(f"#{control} input[type=number]")
-    end = time.monotonic() + PATIENCE
-    while True:
-        box.fill(text)
-        box.press("Tab")
-        page.wait_for_timeout(300)
-        if box.input_value() == text:
-            return
-        assert time.monotonic() < end, f"{control} does not keep {text}"
-
-
-def bring(page: Any, side: str, path: Path) -> None:
-    with page.expect_file_chooser() as chooser:
-        page.click(f"#upload-{side}")
-    chooser.value.set_files(path)
-
-
-def keep(page: Any, what: str, folder: Path) -> Path:
-    with page.expect_download() as download:
-        page.click(f"#keep-{what}")
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    return path
-
-
-@in_browser
-def test_it_loads_with_three_faces_and_switches_its_language(page: Any) -> None:
-    assert len(set(shown(page).values())) == 3
-    assert page.get_by_text(say("title", ENGLISH)).is_visible()
-    page.get_by_text(SPANISH, exact=True).click()
-    page.get_by_text(say("title", SPANISH)).wait_for()
-    page.get_by_text(COARSE[1]).wait_for()
-    assert page.locator("#keep-picture").inner_text() == say("picture", SPANISH)
-    assert page.get_by_text(COARSE[0]).count() == 0
-
-
-@in_browser
-def test_a_browser_in_spanish_gets_the_page_in_spanish(browser: Any, server: Server) -> None:
-    context = browser.new_context(locale="es-PE")
-    page = context.new_page()
-    page.goto(server.url)
-    page.get_by_text(say("title", SPANISH)).wait_for(timeout=1000 * PATIENCE)
-    context.close()
-
-
-@in_browser
-def test_faces_are_picked_by_seed_and_by_chance(page: Any) -> None:
-    first = shown(page)
-    page.fill("#seed-a input", "42")
-    page.press("#seed-a input", "Enter")
-    second = changed(page, first, "face-a", "third")
-    assert second["face-b"] == first["face-b"]
-    page.click("#draw-b")
-    changed(page, second, "face-b", "third")
-    page.fill("#seed-a input", "-1")
-    page.press("#seed-a input", "Enter")
-    page.get_by_text("A seed is a whole number from 0").first.wait_for()
-
-
-@in_browser
-def test_sliders_move_the_third_face_alone_but_psi_all(page: Any) -> None:
-    first = shown(page)
-    push(page, "coarse")
-    second = changed(page, first, "third")
-    page.wait_for_timeout(500)
-    assert [second[side] for side in ("face-a", "face-b")] == [
-        first[side] for side in ("face-a", "face-b")
-    ]
-    assert second["third"] == second["face-b"]  # middle and fine layers were B's already
-    page.click("#directions button")
-    push(page, "direction-0")
-    third = changed(page, second, "third")
-    page.click("#more button")
-    write(page, "psi", "0.1")
-    changed(page, third, "third", "face-a", "face-b")
-
-
-@in_browser
-def test_what_is_kept_opens_and_styles_come_back(page: Any, tmp_path: Path) -> None:
-    for what, name in (
-        ("picture", "third.png"),
-        ("sheet", "crossover.png"),
-        ("film", "third.webp"),
-    ):
-        path = keep(page, what, tmp_path)
-        assert path.name == name
-        with Image.open(path) as image:
-            assert image.width >= 256
-    styles = keep(page, "styles", tmp_path)
-    first = shown(page)
-    bring(page, "a", styles)
-    assert changed(page, first, "face-a")["face-a"] == first["third"]
-
-
-@in_browser
-def test_a_photo_is_projected(page: Any, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    photo = tmp_path / "me & you.jpg"
-    Image.fromarray(pixels).resize((80, 60)).save(photo)
-    first = shown(page)
-    bring(page, "b", photo)
-    second = changed(page, first, "face-b", "third")
-    assert second["face-a"] == first["face-a"]
-    assert "me" in page.locator("#face-b figcaption").inner_text()
-    assert page.input_value("#seed-b input") == ""
-
-
-@in_browser
-def test_bad_uploads_are_a_message_and_nothing_is_lost(
-    page: Any, server: Server, tmp_path: Path
-) -> None:
-    first = shown(page)
-    bad, large = tmp_path / "bad.jpg", tmp_path / "large.jpg"
-    bad.write_text("no photo")
-    bring(page, "a", bad)
-    page.get_by_text(say("no_photo", ENGLISH, "not an image")).first.wait_for()
-    with open(large, "wb") as file:
-        file.truncate(50 * 2**20)
-    bring(page, "b", large)
-    page.get_by_text(re.compile("exceed the maximum allowed size of 25")).first.wait_for()
-    assert shown(page) == first
-    page.click("#draw-a")  # the page goes on
-    changed(page, first, "face-a")
-    left = [path for path in server.temporary.rglob("*.jpg") if path.is_file()]
-    assert left == []
-
-
-@in_browser
-def test_the_server_itself_refuses_50_mb(server: Server) -> None:
-    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
-    body = head + bytes(50 * 2**20) + b"\r\n--x--\r\n"
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    request = urllib.request.Request(f"{server.url}gradio_api/upload", body, kind)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with pytest.raises(urllib.error.URLError):  # 413, or the connection is cut before it is read
-        opener.open(request, timeout=PATIENCE)
-    assert sum(path.stat().st_size for path in server.temporary.rglob("*")) < 40 * 2**20
-
-
-@in_browser
-def test_the_run_is_stepped_through_its_snapshots(page: Any) -> None:
-    page.click("#time button")
-    page.get_by_text("after 2,000 iterations, 64 px").wait_for()
-    assert page.locator("#then img").count() == 3
-    page.click("#earlier")
-    page.get_by_text("after 1,000 iterations, 64 px").wait_for()
-
-
-@in_browser
-def test_it_listens_here_alone_and_leaves_nothing_behind(server: Server) -> None:
-    port = int(server.url.rstrip("/").rpartition(":")[2])
-    with socket.socket() as other:
-        other.settimeout(5)
-        assert other.connect_ex(("127.0.0.2", port)) == errno.ECONNREFUSED
-    assert len(list(server.temporary.iterdir())) == 1
-    server.process.send_signal(signal.SIGINT)
-    _, told = server.process.communicate(timeout=PATIENCE)
-    assert server.process.returncode == 130
-    assert told == "explore.py: ended; what was uploaded or made is erased\n"
-    assert list(server.temporary.iterdir()) == []
-    assert list(server.home.rglob("*")) == []
 
 
 @pytest.fixture
@@ -343,14 +27,14 @@ def _signals() -> Iterator[None]:
 def refused(capsys: pytest.CaptureFixture[str], code: int, *args: object) -> str:
     with pytest.raises(SystemExit) as end:
         explore.main([str(arg) for arg in args])
-    said = capsys.readouterr().err
-    assert end.value.code == code, said
-    assert said.startswith("explore.py: error: ")
-    assert said.count("\n") == 1
-    return said
+    message = capsys.readouterr().err
+    assert end.value.code == code, message
+    assert message.startswith("explore.py: error: ")
+    assert message.count("\n") == 1
+    return message
 
 
-def test_without_gradio_one_line_says_what_to_install(
+def test_without_gradio_the_error_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -366,13 +50,13 @@ def test_an_unsafe_pillow_is_refused(
 
 
 @pytest.mark.usefixtures("_signals")
-def test_an_address_in_use_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, run: Path
+def test_an_address_that_cannot_be_used_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert "in use" in refused(capsys, 1, run, "--port", port)
-    assert "--host 203.0.113.1" in refused(capsys, 1, run, "--host", "203.0.113.1")
+        assert "in use" in refused(capsys, 1, "runs/faces", "--port", port)
+    assert "--host 203.0.113.1" in refused(capsys, 1, "runs/faces", "--host", "203.0.113.1")
