@@ -1,7 +1,7 @@
-"""What evaluate.py measures: photos, samples, their features, the figures with floors, the copies.
+"""Measures checkpoints against photos: samples, features, metrics and their floors.
 
-A figure compares samples with as many training photos; its floor compares photos held out of
-training with the same. What a figure is, is metrics.py's; nothing is printed or drawn here.
+A metric compares samples with as many training photos. Its floor compares unseen photos with the
+same training photos. The formulas are in metrics.py; report.py prints and writes the results.
 """
 
 from __future__ import annotations
@@ -9,270 +9,253 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as brief
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from checkpoints import checkpoint
-from common.cli import UserError
-from common.images import grid, write_image
+from checkpoints.checkpoint import CheckpointError
+from checkpoints.run_folder import (
+    AVERAGES,
+    BEST,
+    PREVIOUS,
+    SNAPSHOTS,
+    average_of,
+    candidates,
+    read_config,
+)
+from common.cli import UserError, tell
 from data.lmdb_format import HOLDOUT, printable
 from dataset import ImageBank
-from metrics import metrics
 from metrics.features import Network
-from metrics.metrics import Figures, Value, half_width, interval, require
-from sampling.sampler import Faces
+from metrics.metrics import (
+    Metrics,
+    Values,
+    estimate,
+    frechet_distance,
+    kid,
+    precision_recall,
+    require,
+    swd,
+)
+from sampling.sampler import Faces, load_faces
 
-COPY_SAMPLES = 1000  # whose nearest training photos are looked for
+COPY_SAMPLES = 1000  # at most, whose nearest training photos are looked for
 CACHE_FORMAT = 1
-RENDERED_AT_ONCE = 256
-PAIRS = 32  # samples beside their photos on a sheet
-PAIRS_A_ROW = 4
+BATCH = 256  # images rendered or sent through a network between two steps of the progress bar
 
-Count = Callable[[int], object]
+Progress = Callable[[int], object]  # called with the number of images just finished
+
+
+def warn(line: str) -> None:
+    """Print a line on stderr."""
+    tell("evaluate.py", line)
 
 
 @dataclass(frozen=True)
-class Photos:
-    """uint8 photos [N, 3, R, R] that the model has seen and others, and what names them all."""
+class Reals:
+    """The photos of a database, uint8 [N, 3, R, R]."""
 
     training: Tensor
-    unseen: Tensor
-    held_out: bool  # whether training never saw `unseen`
-    trained_on: str  # the digest that train.py stores
-    digest: str  # of all of them
+    unseen: Tensor  # held out of training; without a holdout, every second training photo
+    has_holdout: bool
+    training_digest: str  # as in the config.json of a run
+    digest: str  # of both parts at this resolution
 
     @property
     def resolution(self) -> int:
         """Return R, px."""
         return self.training.shape[-1]
 
-    def even(self, count: int) -> Tensor:
-        """Return `count` of the training photos, evenly spread: which they are."""
+    def evenly_spaced(self, count: int) -> Tensor:
+        """Return the indices of `count` training photos, evenly spaced."""
         return torch.from_numpy(np.linspace(0, len(self.training) - 1, count).round().astype(int))
 
 
-def read_photos(lmdb: Path, resolution: int) -> Photos:
-    """Return the photos of a database; without a holdout every second one counts as unseen.
-
-    Raises UserError, and UserError if they are too few.
-    """
+def read_reals(lmdb: Path, resolution: int) -> Reals:
+    """Return the photos of a database; raise UserError if there are too few."""
     bank = ImageBank(lmdb, resolution)
     training = bank.take(np.arange(bank.count))
     if bank.held_out:
-        other = ImageBank(lmdb, resolution, part=HOLDOUT)
-        unseen, digest = other.take(np.arange(other.count)), f"{bank.digest}+{other.digest}"
+        holdout = ImageBank(lmdb, resolution, part=HOLDOUT)
+        unseen, digest = holdout.take(np.arange(holdout.count)), f"{bank.digest}+{holdout.digest}"
     else:
         training, unseen, digest = training[::2], training[1::2], f"{bank.digest} halved"
     require(len(training), f"training photos in {printable(lmdb)}")
     require(len(unseen), f"unseen photos in {printable(lmdb)}")
     digest += f" {resolution} px"
-    return Photos(training, unseen, bool(bank.held_out), bank.digest, digest)
+    return Reals(training, unseen, bool(bank.held_out), bank.digest, digest)
 
 
-def sample(faces: Faces, count: int, psi: float, photos: Photos, done: Count) -> Tensor:
-    """Return the uint8 samples of seeds 0 to count - 1, as large as the photos: [N, 3, R, R].
+def check_same_photos(run: Path, reals: Reals, lmdb: Path) -> None:
+    """Raise UserError if a run is known to have been trained on other photos."""
+    trained_on = read_config(run).get("data")
+    if trained_on is None:
+        warn(f"{run}: no config.json; what it was trained on is not known")
+    elif trained_on != reals.training_digest:
+        raise UserError(
+            f"{printable(lmdb)}: other photos than those of {run} (digest {reals.training_digest});"
+            f" expected the database it was trained on (digest {trained_on}). Give that one"
+        )
 
-    A stage below it is shown as larger pixels, as in the sheets of a run. `done` is told how many
-    more there are. Raises UserError.
+
+class Evaluator:
+    """Computes the metrics of `count` images, compared with as many training photos.
+
+    The features of the photos are computed once and kept in `folder`.
     """
-    parts = []
-    for start in range(0, count, RENDERED_AT_ONCE):
-        seeds = range(start, min(start + RENDERED_AT_ONCE, count))
-        parts.append(faces.render(faces.ws(seeds, psi), faces.noise(seeds)))
-        done(len(seeds))
-    times = photos.resolution // faces.stage.resolution
-    return torch.cat(parts).repeat_interleave(times, 2).repeat_interleave(times, 3)
 
-
-class Reference:
-    """Photos with their features by each network, which are computed once and kept in `folder`."""
-
-    def __init__(self, photos: Photos, networks: Sequence[Network], folder: Path) -> None:
-        self.photos = photos
+    def __init__(self, reals: Reals, networks: Sequence[Network], folder: Path, count: int) -> None:
+        self.reals = reals
         self.networks = networks
         self.folder = folder
-        self.features: dict[str, dict[str, Tensor]] = {}
+        self.count = count
+        self.features: dict[str, dict[str, Tensor]] = {}  # of photos, by the network's label
 
-    def prepare(self, done: Count) -> None:
-        """Compute the features of the photos, or read them where they are kept.
+    def prepare(self, progress: Progress) -> None:
+        """Compute the features of the photos, or read them from `folder`.
 
-        Raises UserError for a file of features of anything else than these photos.
+        Raises UserError for a file with features of other photos.
         """
+        images = {
+            "training": self.reals.training,
+            "unseen": self.reals.unseen,
+            "mirrored": self.reals.unseen[:COPY_SAMPLES].flip(3),
+        }
         for network in self.networks:
             path = self.folder / f"features-{network.label.lower()}.pt"
-            kept = read_features(path, network, self.photos) if path.exists() else {}
-            wanted = {
-                "training": self.photos.training,
-                "unseen": self.photos.unseen,
-                "mirrored": self.photos.unseen[:COPY_SAMPLES].flip(3),
-            }
-            for name, images in wanted.items():
-                if name not in kept:
-                    kept[name] = extract(network, images, done)
-            if not path.exists():
-                write_features(path, network, self.photos, kept)
-            self.features[network.label] = kept
+            if path.exists():
+                self.features[network.label] = read_features(path, network, self.reals)
+                continue
+            found = {part: extract(network, of, progress) for part, of in images.items()}
+            checkpoint.write(path, {**cache_key(network, self.reals), **found})
+            self.features[network.label] = found
 
-    def floor(self, count: int) -> Figures:
-        """Return the figures of unseen photos."""
-        features = [kept["unseen"][:count] for kept in self.features.values()]
-        return self.figures(self.photos.unseen[:count], features)
+    def floor(self) -> Metrics:
+        """Return the metrics of unseen photos."""
+        features = [self.features[network.label]["unseen"] for network in self.networks]
+        return self._compare(self.reals.unseen[: self.count], [f[: self.count] for f in features])
 
-    def measure(self, images: Tensor, done: Count) -> tuple[Figures, Tensor]:
-        """Return figures of uint8 samples, and the first network's features for `find_copies`."""
-        features = [extract(network, images, done) for network in self.networks]
-        first = features[0] if features else torch.empty(len(images), 0)
-        return self.figures(images, features), first[:COPY_SAMPLES]
+    def measure(self, images: Tensor, progress: Progress) -> tuple[Metrics, Tensor]:
+        """Return the metrics of uint8 images [N, 3, R, R], and the first network's features."""
+        features = [extract(network, images, progress) for network in self.networks]
+        return self._compare(images, features), features[0] if features else torch.empty(0)
 
-    def figures(self, images: Tensor, features: Sequence[Tensor]) -> Figures:
-        """Return every figure of uint8 images [N, 3, R, R] with features [N, F] of each network."""
-        rows = self.photos.even(len(images))
-        found = swd_figures(self.photos.training[rows], images)
-        for network, own in zip(self.networks, features, strict=True):
+    def _compare(self, images: Tensor, features: Sequence[Tensor]) -> Metrics:
+        """Return the metrics of images with the features [N, F] of each network."""
+        rows = self.reals.evenly_spaced(len(images))
+        found = swd(self.reals.training[rows], images)
+        for network, fakes in zip(self.networks, features, strict=True):
             reals = self.features[network.label]["training"][rows]
-            found |= feature_figures(network.label, reals, own)
+            found |= estimate(feature_metrics(network), reals, fakes)
         return found
 
 
+def feature_metrics(network: Network) -> Callable[[Tensor, Tensor], Values]:
+    """Return the function from features of reals and fakes to metrics by name; KID times 1,000."""
+
+    def statistic(reals: Tensor, fakes: Tensor) -> Values:
+        precision, recall = precision_recall(reals, fakes)
+        values = {
+            f"KID ({network.label})": 1000 * kid(reals, fakes),
+            f"precision ({network.label})": precision,
+            f"recall ({network.label})": recall,
+        }
+        if network.frechet:
+            values[network.frechet] = frechet_distance(reals, fakes)
+        return values
+
+    return statistic
+
+
 @dataclass(frozen=True)
-class Measured:
-    """A checkpoint, its clock, its figures, and the samples that copies are looked for among."""
+class CheckpointMetrics:
+    """The metrics of a checkpoint, and the samples to search for copies."""
 
     file: Path
     iteration: int
     nimg: int
-    figures: Figures
-    images: Tensor  # uint8 [N, 3, R, R], at most COPY_SAMPLES
-    features: Tensor  # of them [N, F], by the first network; F is 0 where there is none
+    metrics: Metrics
+    samples: Tensor  # uint8 [N, 3, R, R], at most COPY_SAMPLES
+    features: Tensor  # of the samples by the first network [N, F]; empty if there is none
 
 
-def swd_figures(reals: Tensor, images: Tensor) -> Figures:
-    """Return the sliced Wasserstein distance, mean and at each level."""
-    levels = metrics.sliced_wasserstein(reals, images)
-    halves = metrics.sliced_wasserstein_of_halves(reals, images)
-    values = torch.cat([levels.mean()[None], levels])
-    spread = half_width(torch.cat([halves.mean(dim=1, keepdim=True), halves], dim=1))
-    sizes = [f"SWD {reals.shape[-1] >> level} px" for level in range(len(levels))]
-    return named(["SWD", *sizes], values, spread)
+def measure_all(
+    path: Path, psi: float, evaluator: Evaluator, device: torch.device, progress: Progress
+) -> list[CheckpointMetrics]:
+    """Return the metrics of a checkpoint, or of all different ones in a run, by iteration.
+
+    Damaged checkpoints of a run are skipped. Raises CheckpointError if none is left.
+    """
+    measured: dict[tuple[int, str], CheckpointMetrics] = {}
+    files = files_to_measure(path)
+    for file in files:
+        try:
+            faces, _, entries = load_faces(file, device, warn)
+        except CheckpointError as error:
+            if file == files[-1] and not measured:
+                raise
+            warn(f"{error}; skipped")
+            continue
+        iteration, nimg = (entries.get(name, 0) for name in ("iteration", "nimg"))
+        key = iteration, average_of(file)
+        if key not in measured:
+            samples = draw_samples(faces, evaluator.count, psi, evaluator.reals, progress)
+            found, features = evaluator.measure(samples, progress)
+            samples, features = samples[:COPY_SAMPLES], features[:COPY_SAMPLES]
+            measured[key] = CheckpointMetrics(file, iteration, nimg, found, samples, features)
+    return [measured[key] for key in sorted(measured)]
 
 
-def feature_figures(label: str, reals: Tensor, fakes: Tensor) -> Figures:
-    """Return KID (times 1,000), precision and recall on features, and on Inception's also FID."""
+def files_to_measure(path: Path) -> list[Path]:
+    """Return `path`, or the checkpoints of a run folder, of which several may be of one iteration.
 
-    def statistic(a: Tensor, b: Tensor) -> Tensor:
-        found = [1000 * metrics.kid(a, b)[None], metrics.precision_recall(a, b)]
-        if label == "Inception":
-            found.append(metrics.frechet_distance(a, b)[None])
-        return torch.cat(found)
-
-    names = [f"KID ({label})", f"precision ({label})", f"recall ({label})", "FID"]
-    values = statistic(reals, fakes)
-    return named(names[: len(values)], values, interval(statistic, reals, fakes))
+    Snapshots come first, since latest.pt is soon replaced.
+    """
+    files = [file for file in candidates(path) if file.name != PREVIOUS]
+    files += [path / name for name in (BEST, *AVERAGES.values()) if (path / name).exists()]
+    return sorted(files, key=lambda file: file.parent.name != SNAPSHOTS)
 
 
-def named(names: Sequence[str], values: Tensor, spread: Tensor) -> Figures:
-    """Return figures by name."""
-    pairs = zip(values.tolist(), spread.tolist(), strict=True)
-    return {name: Value(*pair) for name, pair in zip(names, pairs, strict=True)}
+def draw_samples(faces: Faces, count: int, psi: float, reals: Reals, progress: Progress) -> Tensor:
+    """Return the samples of seeds 0 to count - 1, as large as the photos: uint8 [N, 3, R, R].
 
-
-def extract(network: Network, images: Tensor, done: Count) -> Tensor:
-    """Return the features of uint8 images, telling `done` how many more there are."""
+    Below full resolution, pixels are repeated, as in a run's sample sheets. Raises UserError.
+    """
     parts = []
-    for batch in images.split(RENDERED_AT_ONCE):
+    for start in range(0, count, BATCH):
+        seeds = range(start, min(start + BATCH, count))
+        parts.append(faces.render(faces.ws(seeds, psi), faces.noise(seeds)))
+        progress(len(seeds))
+    times = reals.resolution // faces.stage.resolution
+    return torch.cat(parts).repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+
+def extract(network: Network, images: Tensor, progress: Progress) -> Tensor:
+    """Return a network's features [N, F] of uint8 images."""
+    parts = []
+    for batch in images.split(BATCH):
         parts.append(network(batch))
-        done(len(batch))
+        progress(len(batch))
     return torch.cat(parts)
 
 
-@dataclass(frozen=True)
-class Copies:
-    """How near each sample is to its nearest training photo, and how near unseen photos are."""
-
-    samples: Tensor  # distances [N]
-    which: Tensor  # training photo nearest to each sample [N]
-    unseen: Tensor  # distances [M]
-    count: int  # samples nearer than `limit`
-    limit: float  # which 99 % of the unseen lie beyond
-
-    @property
-    def sentence(self) -> str:
-        """Return what it comes to."""
-        of, by_chance = len(self.samples), round(0.01 * len(self.samples))
-        found = f"{self.count:,} of {of:,} samples are closer to a training face than 99 % of "
-        found += f"unseen real faces are (by chance: {by_chance:,})"
-        seen = metrics.more_than_chance(self.count, of)
-        return f"copies: {found}" if seen else f"copies: none seen; {found}"
-
-
-def find_copies(reference: Reference, measured: Measured, done: Count) -> Copies:
-    """Return the copies among samples, by the first network's features.
-
-    Photos are learned mirrored too: a face counts as near as the nearer of itself and its mirror
-    image.
-    """
-    network = reference.networks[0]
-    kept = reference.features[network.label]
-    mirrored = extract(network, measured.images.flip(3), done)
-    samples, which = nearer(measured.features, mirrored, kept["training"])
-    count = len(kept["mirrored"])
-    unseen, _ = nearer(kept["unseen"][:count], kept["mirrored"], kept["training"])
-    closer, limit = metrics.closer_than(samples, unseen)
-    return Copies(samples, which, unseen, closer, limit)
-
-
-def write_pairs(path: Path, samples: Tensor, training: Tensor, copies: Copies) -> None:
-    """Write the samples nearest to a training photo, each with that photo to its right."""
-    nearest = copies.samples.argsort()[:PAIRS]
-    pairs = torch.stack([samples[nearest], training[copies.which[nearest]]], dim=1)
-    write_image(grid(pairs.flatten(0, 1), 2 * PAIRS_A_ROW), path)
-
-
-def nearer(own: Tensor, mirrored: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    """Return distance and place of the training features nearest to a face or its mirror image."""
-    (a, which_a), (b, which_b) = (metrics.nearest(x, training) for x in (own, mirrored))
-    return torch.minimum(a, b), torch.where(a <= b, which_a, which_b)
-
-
-def read_features(path: Path, network: Network, photos: Photos) -> dict[str, Tensor]:
-    """Return the features in a file; raise UserError unless they are of these photos."""
+def read_features(path: Path, network: Network, reals: Reals) -> dict[str, Tensor]:
+    """Return the features of photos in a file; raise UserError if it has others or is damaged."""
     try:
         stored = checkpoint.read(path)
-    except checkpoint.CheckpointError as error:
-        raise UserError(f"{printable(path)}: no file of features; remove it") from error
-    expected = {"format": CACHE_FORMAT, "network": network.name, "photos": photos.digest}
-    for name, want in expected.items():
-        have = stored.get(name)
-        if type(have) is not type(want) or have != want:
-            raise UserError(
-                f"{printable(path)}: features of another version or other photos ({brief(have)}); "
-                f"expected {want}. Remove the file, or give another --out"
-            )
-    counts = {"training": len(photos.training), "unseen": len(photos.unseen)}
-    counts["mirrored"] = min(COPY_SAMPLES, counts["unseen"])
-    features: dict[str, Any] = {name: stored.get(name) for name in counts}
-    if not fit(features, counts):
-        raise UserError(f"{printable(path)}: damaged features; remove it")
-    return features
+    except CheckpointError as error:
+        raise UserError(f"{printable(path)}: damaged features; remove the file") from error
+    key = cache_key(network, reals)
+    if {name: stored.pop(name, None) for name in key} != key:
+        raise UserError(
+            f"{printable(path)}: features of other photos or of another version; expected those "
+            f"of {reals.digest} by {network.name}. Remove the file, or give another --out"
+        )
+    return stored
 
 
-def fit(features: dict[str, Any], counts: dict[str, int]) -> bool:
-    """Return whether all are finite float32 [count, F], with one F."""
-    for name, value in features.items():
-        if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.ndim != 2:
-            return False
-        if len(value) != counts[name] or not value.isfinite().all():
-            return False
-    return len({value.shape[1] for value in features.values()}) == 1
-
-
-def write_features(
-    path: Path, network: Network, photos: Photos, features: dict[str, Tensor]
-) -> None:
-    """Keep features for the next time; never half a file."""
-    head = {"format": CACHE_FORMAT, "network": network.name, "photos": photos.digest}
-    checkpoint.write(path, {**head, **features})
+def cache_key(network: Network, reals: Reals) -> dict[str, object]:
+    """Return what features in a file must have been computed with to be used again."""
+    return {"format": CACHE_FORMAT, "network": network.name, "photos": reals.digest}

