@@ -1,7 +1,8 @@
-"""Opens damaged databases and counts how they are received: python database_fuzz.py SEED COUNT.
+"""Opens damaged databases and counts the outcomes.
 
-Each number below COUNT stands for one way to damage the data.mdb in the folder SEED. The readers
-are forked processes with little memory, since what is tested against is their death.
+Usage, at the top of the repository: PYTHONPATH=. python tests/support/database_fuzz.py DB COUNT.
+Each number below COUNT stands for one way to damage data.mdb of the database DB. The readers are
+forked processes with little memory, since a damaged database could kill or hang them.
 """
 
 import json
@@ -16,14 +17,11 @@ from collections import Counter
 from pathlib import Path
 
 from common.cli import UserError
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from dataset import ImageBank
 
 PAGE = 4096
-ROOM = 2**30  # bytes that a reader may map beyond what importing torch maps
-PATIENCE = 10.0  # seconds for one database
+MEMORY = 2**30  # bytes that a reader may map beyond what importing torch maps
+TIMEOUT = 10.0  # seconds for one database
 NUMBERS = (b"\0\0", b"\1\0", b"\xff\xff", b"\xff\x7f", b"\0\x80", b"\xf0\x0f", b"\0\x10")
 
 
@@ -34,7 +32,7 @@ def damaged(whole: bytes, number: int) -> bytes:
     pages = len(whole) // PAGE
     for _ in range(rng.choice((1, 1, 1, 2, 4, 8))):
         page = rng.randrange(max(1, min(pages, len(data) // PAGE))) * PAGE
-        # Headers and tables of offsets, where a fault does most, are at the start of a page.
+        # Half of the faults hit the start of a page, where headers and offsets are.
         place = min(len(data) - 8, page + rng.choice((rng.randrange(PAGE), rng.randrange(160))))
         other = rng.randrange(pages) * PAGE
         length = rng.randrange(1, 64)
@@ -56,20 +54,20 @@ def damaged(whole: bytes, number: int) -> bytes:
 
 
 def outcome(folder: Path) -> str:
-    """Return how the database there is received."""
+    """Return whether the database in `folder` is opened or rejected, or what went wrong."""
     try:
         ImageBank(folder, 16).close()
     except UserError as error:
-        return "refused" if "\n" not in str(error) else "refused in many lines"
+        return "rejected" if "\n" not in str(error) else "rejected in many lines"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     return "opened"
 
 
 def read_some(whole: bytes, folder: Path, numbers: range, answers: int) -> None:
-    """Read the databases of these numbers, writing each outcome to `answers`."""
+    """Open the databases damaged by these numbers; write each outcome to the pipe `answers`."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + ROOM
+    limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in numbers:
         (folder / "data.mdb").write_bytes(damaged(whole, number))
@@ -77,7 +75,7 @@ def read_some(whole: bytes, folder: Path, numbers: range, answers: int) -> None:
 
 
 def survey(whole: bytes, folder: Path, numbers: range) -> list[str]:
-    """Return the outcome of each number; a death of the reader, or its silence, is one too."""
+    """Return the outcome of each number; that a reader died or hung is an outcome too."""
     outcomes: list[str] = []
     while len(outcomes) < len(numbers):
         answers, theirs = os.pipe()
@@ -88,7 +86,7 @@ def survey(whole: bytes, folder: Path, numbers: range) -> list[str]:
             os._exit(0)
         os.close(theirs)
         with open(answers, "rb", buffering=0) as file:
-            while (ready := select.select([file], [], [], PATIENCE)[0]) and (
+            while (ready := select.select([file], [], [], TIMEOUT)[0]) and (
                 answer := file.readline()
             ):
                 outcomes.append(answer.decode().strip())
@@ -103,7 +101,7 @@ def survey(whole: bytes, folder: Path, numbers: range) -> list[str]:
 
 
 def main() -> None:
-    """Print the outcomes, as JSON, with how often each was and one number that gives it."""
+    """Print as JSON, for each outcome, how often it occurred and the first number that gave it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     whole = (Path(sys.argv[1]) / "data.mdb").read_bytes()
     with tempfile.TemporaryDirectory() as folder:
