@@ -70,7 +70,7 @@ class ImageBank:
                 read = read_holdout if part == HOLDOUT else read_catalogue
                 catalogue = read(txn, self.path)
                 self.count, self.sources = catalogue.count, catalogue.sources
-                self.held_out = catalogue.held_out
+                self.held_out, self.recipe = catalogue.held_out, catalogue.recipe
                 self._stored = self._smallest_sufficient(catalogue.sizes)
                 self._crcs = catalogue.crcs.get(self._stored)
                 self.digest = catalogue.digest or self._digest_of_records(txn)

@@ -26,6 +26,7 @@ import lmdb
 
 from common.cli import UserError
 from data.lmdb_check import PageError, check_pages
+from data.photos import Recipe
 
 FORMAT = 1
 SIZES = tuple(2**n for n in range(2, 11))  # 4 to 1024 px: the sizes a StyleGAN can have
@@ -63,6 +64,7 @@ class Catalogue:
     sources: list[str]
     crcs: dict[int, tuple[int, ...]]  # of every record, by size; empty in rosinality's databases
     digest: str | None  # of all the checksums, where there are any
+    recipe: Recipe  # how the photos became images; the default one in rosinality's databases
     held_out: int = 0  # photos kept apart from the `count` ones
 
 
@@ -134,7 +136,7 @@ def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
     if not length.isdigit() or len(length) > 12 or not 0 < int(length) < entries:
         raise _damaged(path, f"'length' is {length[:20]!r} and there are {entries} entries")
     if meta_json is None:
-        return Catalogue(int(length), sizes, [], {}, None)
+        return Catalogue(int(length), sizes, [], {}, None, Recipe(tuple(sizes)))
     catalogue = _read_meta(txn, path, int(length), meta_json)
     return replace(catalogue, held_out=len(_holdout_crcs(txn, path, sizes[0])))
 
@@ -182,7 +184,16 @@ def _read_meta(txn: lmdb.Transaction, path: Path, count: int, meta_json: bytes) 
     digest = hashlib.sha256(meta_json)
     for crc in crcs.values():
         digest.update(pack(crc))
-    return Catalogue(count, sizes, sources, crcs, digest.hexdigest()[:16])
+    recipe = _recipe(sizes, meta.get("settings"))
+    return Catalogue(count, sizes, sources, crcs, digest.hexdigest()[:16], recipe)
+
+
+def _recipe(sizes: Sequence[int], settings: object) -> Recipe:
+    """Return the recipe in the `settings` of meta; what they lack has its default."""
+    stored = settings if isinstance(settings, dict) else {}
+    default = Recipe(tuple(sizes))
+    known = {name: stored[name] for name in default.settings() if type(stored.get(name)) is int}
+    return replace(default, **known)
 
 
 def _damaged(path: Path, how: str) -> UserError:

@@ -23,8 +23,8 @@ OVERSAMPLING = 4
 # Each scan of a progressive JPEG goes through all pixels, and may take 141 bytes: 1 MB of them took
 # minutes. Encoders make about ten.
 MOST_SCANS = 100
-QUALITY = 95  # of JPEGs, unless told otherwise
-MIN_SIZE = 32  # px that both sides of a photo must have, unless told otherwise
+QUALITY = 95  # of JPEGs, by default
+MIN_SIZE = 32  # px that both sides of a photo must have, by default
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,11 +43,15 @@ class PhotoError(UserError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How photos become records."""
+    """How a photo becomes square JPEGs."""
 
     sizes: tuple[int, ...]  # px
-    quality: int  # of the JPEGs, 1 to 100
-    min_size: int  # px that both sides of a photo must have
+    quality: int = QUALITY  # of the JPEGs, 1 to 100
+    min_size: int = MIN_SIZE  # px that both sides of a photo must have
+
+    def settings(self) -> dict[str, int]:
+        """Return what databases and config.json keep: all but the sizes, by name."""
+        return {"quality": self.quality, "min_size": self.min_size}
 
 
 Source = str | bytes | os.PathLike[str] | BinaryIO

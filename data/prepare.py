@@ -96,7 +96,7 @@ def prepare(args: argparse.Namespace) -> list[str]:
         total = sum(map(len, sources))
         for wanted in lists + tables:
             sources = select(sources, wanted, report)
-        writer.settings = _settings(args)
+        writer.settings = _settings(args, recipe)
         planned = sum(
             min(len(photos), args.holdout + (args.per_source or len(photos))) for photos in sources
         )
@@ -119,11 +119,10 @@ def prepare(args: argparse.Namespace) -> list[str]:
     return _summary(args, total, writer, report, time.monotonic() - started)
 
 
-def _settings(args: argparse.Namespace) -> dict[str, object]:
+def _settings(args: argparse.Namespace, recipe: Recipe) -> dict[str, object]:
     """Return what the records depend on besides the photos: not the workers, nor any folder."""
     return {
-        "quality": args.quality,
-        "min_size": args.min_size,
+        **recipe.settings(),
         "per_source": args.per_source,
         "seed": args.seed,
         "list": args.list and printable(args.list.name),

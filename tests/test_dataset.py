@@ -20,6 +20,7 @@ import dataset
 from common.cli import UserError
 from data.lmdb_format import HOLDOUT, TRAINING
 from data.lmdb_writer import Writer
+from data.photos import Recipe
 from dataset import ImageBank
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,26 @@ def test_the_bank_holds_every_image_of_ours(tmp_path: Path) -> None:
     expected = np.stack([decode(jpeg(index)) for index in range(20)])
     assert torch.equal(images(bank), torch.from_numpy(expected))
     assert bank.sources == ["young", "old"]
+
+
+def test_the_bank_knows_how_its_photos_were_prepared(tmp_path: Path) -> None:
+    with Writer(tmp_path / "a.lmdb", [8, 16], ["young"]) as writer:
+        writer.settings = {"quality": 80, "min_size": 100, "seed": 3}
+        writer.add([jpeg(0, 8), jpeg(0)], b"0.png", 0)
+        writer.add([jpeg(1, 8), jpeg(1)], b"1.png", 0, HOLDOUT)
+    for part in (TRAINING, HOLDOUT):
+        recipe = ImageBank(tmp_path / "a.lmdb", 16, part=part).recipe
+        assert recipe == Recipe((8, 16), 80, 100)
+        assert recipe.settings() == {"quality": 80, "min_size": 100}
+
+
+@pytest.mark.parametrize("settings", [None, {}, [], {"quality": "high", "min_size": None}])
+def test_an_unknown_recipe_is_the_default_one(tmp_path: Path, settings: object) -> None:
+    path = ours(tmp_path / "a.lmdb", 3)
+    meta = json.loads(dump(path)[b"meta"])
+    change(path, "meta", json.dumps({**meta, "settings": settings}).encode())
+    assert ImageBank(path, 16).recipe == Recipe((16,), quality=95, min_size=32)
+    assert ImageBank(rosinality(tmp_path / "r.lmdb", 3), 16).recipe == Recipe((16,))
 
 
 def test_photos_held_out_are_a_bank_of_their_own_and_change_no_digest(tmp_path: Path) -> None:
