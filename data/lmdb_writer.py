@@ -1,4 +1,4 @@
-"""How a database of faces is written: in a hidden folder, and renamed into place when whole."""
+"""Writes a database of faces: in a hidden folder, which is renamed into place when complete."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from data.lmdb_format import (
 )
 
 FILES = frozenset({"data.mdb", "lock.mdb", "report.csv", "contact_sheet.jpg"})
-TRANSACTION_BYTES = 2**24  # records are committed in lots of this size
+TRANSACTION_BYTES = 2**24  # records are committed in batches of about this size
 
 
 @dataclass
 class _Part:
-    """What the images of one part are called and were made from, in their order."""
+    """Names, sources and checksums of the images of one part, in order."""
 
     names: list[bytes] = field(default_factory=list)
     source: list[int] = field(default_factory=list)
@@ -43,22 +43,22 @@ class _Part:
 
 
 class Writer:
-    """Makes the LMDB `path` in a hidden folder beside it, and renames it into place when whole.
+    """Makes the LMDB `path` in a hidden folder beside it, and renames it into place when complete.
 
-    Use it as a context manager; left by an exception, it leaves nothing behind. The hidden folder
-    is locked while in use, and what a killed run left there is thrown away by the next.
+    Use it as a context manager: an exception within leaves nothing behind. The hidden folder is
+    locked while in use; the next run deletes what a killed one left there.
     """
 
     def __init__(
         self, path: Path, sizes: Sequence[int], sources: Sequence[str], overwrite: bool = False
     ) -> None:
-        path = path.resolve() if path.is_symlink() else path  # what it points to is replaced
+        path = path.resolve() if path.is_symlink() else path  # replace its target
         self.path = path
         self.sizes = list(sizes)
         self.sources = list(sources)
         self.settings: dict[str, Any] = {}
         self.overwrite = overwrite
-        self.folder = path.parent / f".{path.name}.tmp"  # further files may be put here
+        self.folder = path.parent / f".{path.name}.tmp"  # callers may add files
         self._retired = path.parent / f".{path.name}.old"
         self._parts = {TRAINING: _Part(), HOLDOUT: _Part()}
         self._pending: list[tuple[bytes, bytes]] = []
@@ -74,11 +74,11 @@ class Writer:
             ) from None
         try:
             self._restore()
-            _refuse_to_replace(self.path, self.overwrite)
+            _check_replaceable(self.path, self.overwrite)
             self._env = lmdb.open(str(self.folder), map_size=2**26, sync=False, metasync=False)
         except lmdb.Error as error:
             self._discard()
-            raise self.unwritable(error) from None
+            raise self.write_error(error) from None
         except BaseException:
             self._discard()
             raise
@@ -86,16 +86,16 @@ class Writer:
 
     @property
     def count(self) -> int:
-        """Return how many images there are to train on."""
+        """Return the number of images to train on."""
         return len(self._parts[TRAINING].names)
 
     @property
     def held_out(self) -> int:
-        """Return how many images there are that training never sees."""
+        """Return the number of images held out."""
         return len(self._parts[HOLDOUT].names)
 
     def add(self, records: Sequence[bytes], name: bytes, source: int, part: str = TRAINING) -> None:
-        """Append one image: a JPEG for each size, its file's name and the index of its source."""
+        """Append an image: a JPEG for each size, its file's name and the index of its source."""
         added = self._parts[part]
         for size, record in zip(self.sizes, records, strict=True):
             self._pending.append((record_key(size, len(added.names), part), record))
@@ -107,13 +107,13 @@ class Writer:
             self._commit()
 
     def read(self, size: int, index: int) -> bytes:
-        """Return a record that has been added."""
+        """Return a record of the training part that has been added."""
         self._commit()
         with self._env.begin() as txn:
             return get(txn, record_key(size, index)) or b""
 
     def flush(self) -> None:
-        """Wait until what was added is on the disk; leaving is quick then."""
+        """Wait until all that was added is on the disk, so that leaving is quick."""
         self._commit()
         self._env.sync(True)
 
@@ -151,10 +151,10 @@ class Writer:
             self._rename()
             sync(self.path.parent)
         except OSError as error:
-            raise self.unwritable(error) from None
+            raise self.write_error(error) from None
 
     def _rename(self) -> None:
-        _refuse_to_replace(self.path, self.overwrite)
+        _check_replaceable(self.path, self.overwrite)
         try:
             if self.path.exists():
                 shutil.rmtree(self._retired, ignore_errors=True)
@@ -165,7 +165,7 @@ class Writer:
         shutil.rmtree(self._retired, ignore_errors=True)
 
     def _restore(self) -> None:
-        """Put back the old database, if a run ended between the two renames."""
+        """Put the old database back if a run ended between the two renames."""
         if self._retired.is_dir() and not self.path.exists():
             self._retired.rename(self.path)
 
@@ -174,12 +174,12 @@ class Writer:
             while not self._put_pending():
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
         except lmdb.Error as error:
-            raise self.unwritable(error) from None
+            raise self.write_error(error) from None
         self._pending.clear()
         self._pending_bytes = 0
 
     def _put_pending(self) -> bool:
-        """Return whether the map had room for them."""
+        """Write the pending records; return whether the map had room for them."""
         try:
             with self._env.begin(write=True) as txn:
                 for key, value in self._pending:
@@ -188,9 +188,9 @@ class Writer:
             return False
         return True
 
-    def unwritable(self, error: Exception) -> UserError:
-        """Return what to raise where writing fails."""
-        # LMDB calls a full disk an input/output error, so the room that is left is told beside it.
+    def write_error(self, error: Exception) -> UserError:
+        """Return the exception to raise where writing fails."""
+        # LMDB reports a full disk as an input/output error, so the message adds the free space.
         free_mb = shutil.disk_usage(self.path.parent).free / 1e6
         return UserError(
             f"{printable(self.path)}: could not be written ({error}); {free_mb:,.0f} MB are "
@@ -198,13 +198,13 @@ class Writer:
         )
 
     def _discard(self) -> None:
-        if _is_open(self._lock, self.folder):  # else it was renamed, and that one is another run's
+        if _is_same_file(self._lock, self.folder):  # else this one was renamed
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
 
 def _lock_folder(folder: Path, path: Path) -> int:
-    """Return a descriptor of `folder`, made if need be, emptied, and locked until it is closed."""
+    """Make `folder` if need be, lock and empty it; return its descriptor, which holds the lock."""
     while True:
         folder.mkdir(exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
@@ -216,8 +216,8 @@ def _lock_folder(folder: Path, path: Path) -> int:
                 f"{printable(path)}: in use, another run is making it; expected one run at a time. "
                 "Wait for it, or choose another name"
             ) from None
-        # The run that held the lock before us may have renamed its folder into place meanwhile.
-        if _is_open(lock, folder):
+        # The run that held the lock may have renamed its folder into place meanwhile.
+        if _is_same_file(lock, folder):
             break
         os.close(lock)
     for stale in folder.iterdir():
@@ -225,13 +225,13 @@ def _lock_folder(folder: Path, path: Path) -> int:
     return lock
 
 
-def _is_open(descriptor: int, path: Path) -> bool:
-    """Return whether `path` still leads to what the descriptor was opened on."""
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    """Return whether `path` is still what the descriptor was opened on."""
     return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
-def _refuse_to_replace(path: Path, overwrite: bool) -> None:
-    """Raise UserError unless `path` is free, or a database of this kind that may be replaced."""
+def _check_replaceable(path: Path, overwrite: bool) -> None:
+    """Raise UserError unless `path` is free, or a database of faces that may be replaced."""
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:

@@ -1,4 +1,4 @@
-"""Photos are found, chosen, made square and stored: prepare_data.py's work."""
+"""The work of prepare_data.py: photos are found, chosen, made square and stored in one LMDB."""
 
 from __future__ import annotations
 
@@ -12,54 +12,116 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from common.cli import (
-    UserError,
-    ignore_signals,
-)
+from common.cli import UserError, ignore_signals
 from data.lmdb_format import HOLDOUT, TRAINING, printable
 from data.lmdb_writer import Writer
 from data.photos import FORMATS, Recipe
-from data.selection import Photo, Report, find_photos, select, spread
+from data.selection import Photo, Report, evenly_spaced, find_photos, select
 from data.tables import read_list, read_table
-from data.workers import Workers
+from data.workers import Outcome, Workers
 
 SHEET_SIDE = 10  # images a row and a column
-
-
 SHEET_MARGIN = 2  # px
+
+
+def prepare(args: argparse.Namespace) -> list[str]:
+    """Make the database and return the lines of its summary.
+
+    Raises UserError; no database is made then.
+    """
+    started = time.monotonic()
+    report = Report()
+    lists = [read_list(args.list)] if args.list else []
+    tables = [read_table(args.table, args.key, args.where)] if args.table else []
+    check_sources(args.sources)
+    recipe = Recipe(args.sizes, args.quality, args.min_size)
+    names = [printable(source.resolve().name) for source in args.sources]
+    with Writer(args.dst, recipe.sizes, names, args.overwrite) as writer:
+        writer.settings = settings(args, recipe)
+        sources = [find_photos(i, source, report) for i, source in enumerate(args.sources)]
+        total = sum(map(len, sources))
+        for wanted in lists + tables:
+            sources = select(sources, wanted, report)
+        planned = sum(
+            min(len(photos), args.holdout + (args.per_source or len(photos))) for photos in sources
+        )
+        with (
+            Workers(args.workers, recipe) as workers,
+            # disable=None: there is no bar unless stderr is a terminal.
+            tqdm(total=planned, unit=" images", leave=False, disable=None) as bar,
+        ):
+            for photos in sources:
+                for _ in store(photos, args, writer, workers, report):
+                    bar.update()
+        check_result(args.sources, writer, report)
+        try:
+            report.save(writer.folder / "report.csv")
+            contact_sheet(writer).save(writer.folder / "contact_sheet.jpg", quality=95)
+        except OSError as error:
+            raise writer.write_error(error) from None
+        writer.flush()
+        ignore_signals()  # the rest takes a moment, and must be done whole
+    return summarize(args, total, writer, report, time.monotonic() - started)
+
+
+def settings(args: argparse.Namespace, recipe: Recipe) -> dict[str, object]:
+    """Return what the records depend on besides the photos: neither the workers nor any folder."""
+    return {
+        **recipe.settings(),
+        "per_source": args.per_source,
+        "seed": args.seed,
+        "list": args.list and printable(args.list.name),
+        "table": args.table and printable(args.table.name),
+        "key": args.key,
+        "where": [str(condition) for condition in args.where],
+    }
 
 
 def store(
     photos: list[Photo], args: argparse.Namespace, writer: Writer, workers: Workers, report: Report
 ) -> Iterator[None]:
-    """Store the good ones among the photos of one source, or --per_source of them.
+    """Store the good photos of one source: --holdout of them apart, then --per_source, or all.
 
-    First --holdout of them are put apart. Yields after each photo. Where one is bad, another is
-    taken in its stead.
+    Yields after each photo that was tried.
     """
-    unused = photos
+    rest = photos
     for part, flag in ((HOLDOUT, "holdout"), (TRAINING, "per_source")):
-        wanted = getattr(args, flag)
-        limit = wanted or (len(unused) if part == TRAINING else 0)
-        kept = 0
-        while unused and kept < limit:
-            places = spread(len(unused), limit - kept, args.seed)
-            chosen = [unused[place] for place in places]
-            outcomes = workers.prepare([photo.place for photo in chosen])
-            for photo, outcome in zip(chosen, outcomes, strict=True):
-                if isinstance(outcome, str):
-                    report.leave_out(photo.path, outcome)
-                else:
-                    writer.add(outcome, photo.relative, photo.source, part)
-                    kept += 1
-                yield
-            taken = set(places)
-            unused = [photo for place, photo in enumerate(unused) if place not in taken]
-        if wanted and kept < wanted:
+        asked = getattr(args, flag)
+        tried, kept = set(), 0
+        for photo, outcome in prepare_some(rest, asked, args.seed, workers):
+            tried.add(photo)
+            if isinstance(outcome, str):
+                report.leave_out(photo.path, outcome)
+            else:
+                writer.add(outcome, photo.relative, photo.source, part)
+                kept += 1
+            yield
+        rest = [photo for photo in rest if photo not in tried]
+        if asked and kept < asked:
             name = printable(args.sources[photos[0].source]) if photos else "a source"
-            report.notes.append(f"{name}: only {kept:,} good photos for --{flag} {wanted:,}")
-    for photo in unused:
+            report.notes.append(f"{name}: only {kept:,} good photos for --{flag} {asked:,}")
+    for photo in rest:
         report.leave_out(photo.path, "not needed for --per_source")
+
+
+def prepare_some(
+    photos: list[Photo], count: int | None, seed: int, workers: Workers
+) -> Iterator[tuple[Photo, Outcome]]:
+    """Yield evenly spaced photos with their outcomes until `count` are good; None means all.
+
+    Where a photo is bad, another is tried in its place, as long as there are any.
+    """
+    limit = len(photos) if count is None else count
+    good = 0
+    while photos and good < limit:
+        places = evenly_spaced(len(photos), limit - good, seed)
+        chosen = [photos[place] for place in places]
+        outcomes = workers.prepare([photo.place for photo in chosen])
+        for photo, outcome in zip(chosen, outcomes, strict=True):
+            good += not isinstance(outcome, str)
+            yield photo, outcome
+        taken = set(places)
+        photos = [photo for place, photo in enumerate(photos) if place not in taken]
 
 
 def contact_sheet(writer: Writer) -> Image.Image:
@@ -78,61 +140,8 @@ def contact_sheet(writer: Writer) -> Image.Image:
     return sheet
 
 
-def prepare(args: argparse.Namespace) -> list[str]:
-    """Make the database and return the lines of the summary.
-
-    Raises UserError; there is no database then.
-    """
-    started = time.monotonic()
-    report = Report()
-    lists = [read_list(args.list)] if args.list else []
-    tables = [read_table(args.table, args.key, args.where)] if args.table else []
-    _refuse_missing(args.sources)
-    recipe = Recipe(args.sizes, args.quality, args.min_size)
-    Image.preinit()  # now: where memory is short, the map is refused in a line, not the last sheet
-    names = [printable(source.resolve().name) for source in args.sources]
-    with Writer(args.dst, args.sizes, names, args.overwrite) as writer:
-        sources = [find_photos(i, s, report) for i, s in enumerate(args.sources)]
-        total = sum(map(len, sources))
-        for wanted in lists + tables:
-            sources = select(sources, wanted, report)
-        writer.settings = _settings(args, recipe)
-        planned = sum(
-            min(len(photos), args.holdout + (args.per_source or len(photos))) for photos in sources
-        )
-        # No bar where nobody looks: disable=None hides it unless stderr is a terminal.
-        with (
-            Workers(args.workers, recipe) as workers,
-            tqdm(total=planned, unit=" images", leave=False, disable=None) as bar,
-        ):
-            for photos in sources:
-                for _ in store(photos, args, writer, workers, report):
-                    bar.update()
-        _refuse_nothing(args.sources, writer, report)
-        try:
-            report.save(writer.folder / "report.csv")
-            contact_sheet(writer).save(writer.folder / "contact_sheet.jpg", quality=95)
-        except OSError as error:
-            raise writer.unwritable(error) from None
-        writer.flush()
-        ignore_signals()
-    return _summary(args, total, writer, report, time.monotonic() - started)
-
-
-def _settings(args: argparse.Namespace, recipe: Recipe) -> dict[str, object]:
-    """Return what the records depend on besides the photos: not the workers, nor any folder."""
-    return {
-        **recipe.settings(),
-        "per_source": args.per_source,
-        "seed": args.seed,
-        "list": args.list and printable(args.list.name),
-        "table": args.table and printable(args.table.name),
-        "key": args.key,
-        "where": [str(condition) for condition in args.where],
-    }
-
-
-def _refuse_missing(sources: Sequence[Path]) -> None:
+def check_sources(sources: Sequence[Path]) -> None:
+    """Raise UserError unless each source is a folder or a regular file."""
     for source in sources:
         try:
             mode = source.stat().st_mode
@@ -148,7 +157,8 @@ def _refuse_missing(sources: Sequence[Path]) -> None:
             )
 
 
-def _refuse_nothing(sources: Sequence[Path], writer: Writer, report: Report) -> None:
+def check_result(sources: Sequence[Path], writer: Writer, report: Report) -> None:
+    """Raise UserError unless there is at least one image to train on."""
     if writer.count:
         return
     if writer.held_out:
@@ -160,16 +170,16 @@ def _refuse_nothing(sources: Sequence[Path], writer: Writer, report: Report) -> 
     why = f"left out: {report.reasons()}" if report.counts else "there are no files"
     notes = "".join(f"; {note}" for note in report.notes)
     raise UserError(
-        f"{where}: no photo that can be used ({why}{notes}); expected at least one "
+        f"{where}: no usable photo ({why}{notes}); expected at least one "
         f"({', '.join(FORMATS)}). Look into the folder"
     )
 
 
-def _summary(
+def summarize(
     args: argparse.Namespace, total: int, writer: Writer, report: Report, seconds: float
 ) -> list[str]:
+    """Return the lines to print about a finished database; `total` is how many files were found."""
     kept = writer.count + writer.held_out
-    left_out = sum(report.counts.values())
     megabytes = (args.dst / "data.mdb").stat().st_size / 1e6
     sizes = ", ".join(map(str, args.sizes))
     lines = [
@@ -178,6 +188,6 @@ def _summary(
     ]
     if writer.held_out:
         lines.append(f"{writer.held_out:,} of them are held out: training never sees them")
-    if left_out:
+    if report.counts:
         lines.append(f"left out, see report.csv in it: {report.reasons()}")
     return lines + report.notes

@@ -1,7 +1,7 @@
-"""Which files are taken: the search for them, the choice among them, and a report of the rest.
+"""Finds the files of the sources, chooses among them, and reports those left out.
 
 A source is a folder, a zip or a photo. Names in lists and tables are paths relative to the source,
-or ends of them: bare file names, and paths relative to a folder within.
+or the last parts of such paths: bare file names, or paths relative to a folder within.
 """
 
 import csv
@@ -12,43 +12,42 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from common.cli import UserError
 from data.lmdb_format import printable
 from data.tables import Wanted
 from data.zips import Member, is_archive, list_members
 
-# What lies beside the photos in the data sets of others: NVIDIA's and Hugging Face's.
+# Tables beside the photos in NVIDIA's and Hugging Face's data sets.
 LABELS = (b"dataset.json", b"metadata.csv", b"metadata.jsonl")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A file that was found, in a folder or in a zip."""
+    """A file that was found in a folder or in a zip."""
 
-    source: int  # which of the sources it is from
-    root: bytes  # the folder, or the zip, of that source
+    source: int  # index of its source
+    root: bytes  # the source's folder or zip
     relative: bytes  # its path within
     is_zipped: bool = False
 
     @property
     def place(self) -> bytes | Member:
-        """Where to open it."""
+        """Return where to open it."""
         return Member(self.root, self.relative) if self.is_zipped else self.path
 
     @property
     def path(self) -> bytes:
-        """What it is called in reports: its path, or that of the zip and the name within."""
+        """Return its path for reports: in a zip, the path of the zip and the name within."""
         member = Member(self.root, self.relative)
         return member.path if self.is_zipped else os.path.join(self.root, self.relative)
 
     def names(self) -> set[str]:
-        """Return the names by which a list may call it."""
+        """Return the names that a list or table may use for it."""
         parts = os.fsdecode(self.relative).split("/")
         return {"/".join(parts[start:]) for start in range(len(parts))}
 
 
 class Report:
-    """Which files were left out, and why."""
+    """Lists the files that were left out, and why."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []
@@ -56,7 +55,7 @@ class Report:
         self.notes: list[str] = []
 
     def leave_out(self, path: bytes, reason: str) -> None:
-        """Note a file; what follows a colon in the reason is a detail, not counted apart."""
+        """Add a file; what follows a colon in `reason` is a detail and not used for counting."""
         self.rows.append((printable(path), printable(reason)))
         self.counts[reason.partition(":")[0]] += 1
 
@@ -73,8 +72,8 @@ class Report:
 def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
     """Return the files of source number `index`, sorted by the bytes of their paths.
 
-    Databases are not searched, nor links to folders, nor what begins with a dot; tables of labels
-    are no photos. Raises UserError for a zip that cannot be read.
+    Databases, links to folders and names that begin with a dot are passed over, and so are tables
+    of labels. Raises UserError for a zip that cannot be read.
     """
     root = os.fsencode(source)
     is_zipped = not source.is_dir() and is_archive(source)
@@ -94,13 +93,14 @@ def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
 
 
 def _search_folder(root: bytes, report: Report) -> list[bytes]:
+    """Return the paths of the files in a folder and its subfolders, relative to it."""
     found = []
 
     def unreadable(error: OSError) -> None:
         report.leave_out(os.fsencode(error.filename), f"cannot be read: {error.strerror}")
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
-        if b"data.mdb" in files:  # its contact sheet is no photo
+        if b"data.mdb" in files:  # its contact sheet must not be taken for a photo
             report.leave_out(folder, "a database")
             subfolders.clear()
             continue
@@ -120,13 +120,8 @@ def _search_folder(root: bytes, report: Report) -> list[bytes]:
 
 
 def _search_zip(source: Path, report: Report) -> list[bytes]:
-    """Return the members that a search of the unpacked zip would find, by the same rules."""
-    try:
-        names = Counter(list_members(source))
-    except UserError as error:
-        raise UserError(
-            f"{printable(source)}: {error}; expected a zip of photos. Copy it again"
-        ) from None
+    """Return the names of the files that a search of the unpacked zip would find."""
+    names = Counter(list_members(source))
     databases = {os.path.dirname(name) for name in names if os.path.basename(name) == b"data.mdb"}
     met, found = set(), []
     for name, count in names.items():
@@ -149,10 +144,13 @@ def _search_zip(source: Path, report: Report) -> list[bytes]:
 
 
 def select(sources: list[list[Photo]], wanted: Wanted, report: Report) -> list[list[Photo]]:
-    """Return the photos that a list or table wants; the others and what is missing are reported."""
+    """Return the photos of each source that a list or table wants.
+
+    The others, and names without a file, are reported.
+    """
     kept: list[list[Photo]] = [[] for _ in sources]
     present: set[str] = set()
-    strangers = 0
+    unlisted = 0
     for photo in (photo for photos in sources for photo in photos):
         names = photo.names()
         present |= names
@@ -162,18 +160,21 @@ def select(sources: list[list[Photo]], wanted: Wanted, report: Report) -> list[l
             report.leave_out(photo.path, "not chosen by --where")
         else:
             report.leave_out(photo.path, f"not in {wanted.origin}")
-            strangers += 1
+            unlisted += 1
     missing = sorted(wanted.chosen - present)
     report.rows += [(printable(name), f"no such file, yet in {wanted.origin}") for name in missing]
     report.notes.append(
         f"{wanted.origin} has {len(wanted.names):,} names, {len(wanted.names - present):,} of them "
-        f"without a file; {strangers:,} files are not in it"
+        f"without a file; {unlisted:,} files are not in it"
     )
     return kept
 
 
-def spread(count: int, wanted: int, seed: int) -> list[int]:
-    """Return `wanted` of the places 0 to count - 1: one from each of as many equal parts."""
+def evenly_spaced(count: int, wanted: int, seed: int) -> list[int]:
+    """Return `wanted` of the numbers 0 to count - 1, one drawn from each of as many equal parts.
+
+    If `wanted` is `count` or more, these are all the numbers.
+    """
     if wanted >= count:
         return list(range(count))
     random_ = random.Random(seed)

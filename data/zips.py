@@ -1,7 +1,7 @@
-"""Zips of pictures, as NVIDIA's dataset tools write them: what is in them, and one member's bytes.
+"""Zips of photos, as NVIDIA's dataset tools write them: the list of members, and their bytes.
 
-Nothing is unpacked to the disk, so no name in a zip can lead anywhere. A member is read into
-memory, at most MAX_MEMBER bytes of it, whatever the zip says of its size.
+Nothing is unpacked to the disk, so a member's name cannot overwrite a file. At most MAX_MEMBER
+bytes of a member are read into memory, whatever size the zip states.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from common.cli import UserError
+from data.lmdb_format import printable
 from data.photos import PhotoError
 
-MAX_MEMBER = 2**28  # bytes: what the largest photo that photos.py opens takes uncompressed
-BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # of a zip, and of an empty one
-# bz2 and LZMA are left out: zipfile bounds what it unpacks at once of deflate alone.
+MAX_MEMBER = 2**28  # bytes, as many as the largest photo that photos.py opens takes uncompressed
+BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # the first bytes of a zip, and of an empty one
+# No bz2 and LZMA: zipfile limits how much it unpacks at once only for deflate.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-ENCRYPTED = 1  # flag of a member
+ENCRYPTED = 1  # bit of a member's flags
 
 
 class Member(NamedTuple):
@@ -31,7 +32,7 @@ class Member(NamedTuple):
 
     @property
     def path(self) -> bytes:
-        """Return what it is called in reports: ZIP/member."""
+        """Return its path for reports: ZIP/member."""
         return self.archive + b"/" + self.name
 
 
@@ -45,22 +46,32 @@ def is_archive(path: Path) -> bool:
 
 
 def list_members(path: Path) -> list[bytes]:
-    """Return the names of the files in a zip as UTF-8, in its order; raise UserError."""
+    """Return the names of the files in a zip as UTF-8, in the order of its directory.
+
+    Raises UserError if it cannot be read.
+    """
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})") from None
-    except Exception as error:  # of a damaged directory zipfile raises a dozen types
-        raise UserError(f"a damaged zip ({error})") from None
+        raise _unreadable(path, f"cannot be read ({error.strerror})") from None
+    except Exception as error:  # at a damaged directory zipfile raises a dozen types
+        raise _unreadable(path, f"a damaged zip ({error})") from None
     if sum(member.compress_size for member in members) > size:
-        raise UserError("a damaged zip (its members take more than the file has)")
+        raise _unreadable(path, "a damaged zip (its members take more than the file has)")
     return [encoded(member.filename) for member in members if not member.is_dir()]
 
 
+def _unreadable(path: Path, how: str) -> UserError:
+    return UserError(f"{printable(path)}: {how}; expected a zip of photos. Copy it again")
+
+
 def open_member(member: Member) -> BinaryIO:
-    """Return the content of a member, in memory, once its CRC32 is right; raise PhotoError."""
+    """Return the content of a member, in memory.
+
+    Raises PhotoError if it cannot be read or differs from its CRC32.
+    """
     try:
         archive = _opened(member.archive)
         info = archive.getinfo(member.name.decode("utf-8", "surrogateescape"))
@@ -71,7 +82,7 @@ def open_member(member: Member) -> BinaryIO:
         if info.file_size > MAX_MEMBER:
             raise PhotoError(f"too large: {info.file_size:,} bytes")
         with archive.open(info) as file:
-            return io.BytesIO(file.read(info.file_size))  # at most; then the CRC32 is compared
+            return io.BytesIO(file.read(info.file_size))  # also compares the CRC32
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror or error}") from None
     except (PhotoError, MemoryError):
@@ -81,11 +92,11 @@ def open_member(member: Member) -> BinaryIO:
 
 
 def encoded(name: str) -> bytes:
-    """Return a name as bytes, whatever it holds."""
+    """Return a name as UTF-8, and bytes that are no text as they were."""
     return name.encode("utf-8", "surrogateescape")
 
 
 @lru_cache(maxsize=4)
 def _opened(path: bytes) -> zipfile.ZipFile:
-    """Return an open zip: its directory is read once in a process, not for every member."""
+    """Return an open zip, whose directory is thus read once in a process, not for every member."""
     return zipfile.ZipFile(os.fsdecode(path))

@@ -12,7 +12,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from data.lmdb_format import HOLDOUT, TRAINING
 from data.photos import PhotoError, open_photo, square
-from data.selection import spread
+from data.selection import evenly_spaced
 from data.tables import Condition
 from dataset import ImageBank
 from tests.support.folders import (
@@ -163,9 +163,9 @@ def test_a_holdout_of_all_photos_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a.lmdb").exists()
 
 
-def test_spread_takes_one_from_each_of_as_many_equal_parts() -> None:
+def test_evenly_spaced_takes_one_from_each_of_as_many_equal_parts() -> None:
     for count, wanted in [(10, 3), (1000, 10), (7, 7), (7, 6), (5, 9), (1, 1), (0, 4)]:
-        places = spread(count, wanted, seed=3)
+        places = evenly_spaced(count, wanted, seed=3)
         assert places == sorted(set(places))
         assert len(places) == min(count, wanted)
         if wanted < count:
