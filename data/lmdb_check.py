@@ -1,9 +1,9 @@
-"""Looks through the pages of an LMDB before LMDB does, which follows damaged pointers blindly.
+"""Checks the pages of an LMDB before LMDB reads them, since it follows damaged pointers blindly.
 
-LMDB has no checksums of pages: a pointer that leads out of the file or of its page ends the process
-with SIGBUS or SIGSEGV, which no program can catch. The tree of keys is therefore walked once, from
-the newer of its two roots, with every bound checked. The layout is that of lmdb.h and mdb.c 0.9
-(MDB_meta, MDB_db, MDB_page, MDB_node) on a 64-bit little-endian machine.
+LMDB has no page checksums: a pointer out of the file or the page ends the process with SIGBUS or
+SIGSEGV, which cannot be caught. The tree of keys is therefore walked once, from the newer of its
+two roots, and every bound checked. The layout is that of lmdb.h and mdb.c 0.9 (MDB_meta, MDB_db,
+MDB_page, MDB_node) on a 64-bit little-endian machine.
 """
 
 from __future__ import annotations
@@ -13,24 +13,20 @@ import struct
 from pathlib import Path
 
 MAGIC, VERSION = 0xBEEFC0DE, 1
-PAGE_HEADER = struct.Struct("<QHHHH")  # number, pad, flags, lower and upper bound of what is free
+PAGE_HEADER = struct.Struct("<QHHHH")  # number, pad, flags, bounds of the free space
 OVERFLOW_HEADER = struct.Struct("<QHHI")  # number, pad, flags, count of pages
 META = struct.Struct("<IIQQ")  # magic, version, address, size of the map
 TREE = struct.Struct("<IHHQQQQQ")  # page size, flags, depth, three counts, entries, root
 META_END = struct.Struct("<QQ")  # last page, transaction
-NODE = struct.Struct("<HHHH")  # two of a size or three of a page's number, size of the key
+NODE = struct.Struct("<HHHH")  # a size (2 words) or a page number (3), key size
 BRANCH, LEAF, OVERFLOW, META_PAGE = 0x01, 0x02, 0x04, 0x08  # flags of a page
-BIG_DATA = 0x01  # flag of a node whose value has pages of its own
+BIG_DATA = 0x01  # flag of a node whose value is on overflow pages
 EMPTY = 2**64 - 1  # the root of a tree without keys
 MAX_DEPTH = 32  # mdb.c: CURSOR_STACK
 
 
-class PageError(Exception):
-    """A page that cannot be trusted; the message says which and why."""
-
-
 def check_pages(path: Path) -> None:
-    """Raise PageError unless all keys and values in the data.mdb at `path` lie within it."""
+    """Raise ValueError unless all keys and values in the data.mdb at `path` lie within it."""
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -38,7 +34,7 @@ def check_pages(path: Path) -> None:
         try:
             Walk(data).run()
         except struct.error:
-            raise PageError("a page ends with the file") from None
+            raise ValueError("a page ends with the file") from None
 
 
 class Walk:
@@ -48,58 +44,58 @@ class Walk:
         self.data = data
         self.page_size = TREE.unpack_from(data, PAGE_HEADER.size + META.size)[0]
         if self.page_size not in (1 << n for n in range(9, 17)):
-            raise PageError(f"pages of {self.page_size} bytes")
+            raise ValueError(f"pages of {self.page_size} bytes")
         metas = [self.read_meta(number) for number in (0, 1)]
         _, self.last, self.root = max(metas)
         self.seen: set[int] = set()
 
     def read_meta(self, number: int) -> tuple[int, int, int]:
-        """Return transaction, last page and root of one of the two meta pages."""
+        """Return the transaction, last page and root that one of the two meta pages states."""
         start = number * self.page_size + PAGE_HEADER.size
         flags = PAGE_HEADER.unpack_from(self.data, number * self.page_size)[2]
         magic, version, _, _ = META.unpack_from(self.data, start)
         if (magic, version) != (MAGIC, VERSION) or not flags & META_PAGE:
-            raise PageError(f"page {number} is no meta page of LMDB 0.9")
+            raise ValueError(f"page {number} is not a meta page of LMDB 0.9")
         page_size, _, *_ = TREE.unpack_from(self.data, start + META.size)
         _, tree_flags, depth, *_, root = TREE.unpack_from(self.data, start + META.size + TREE.size)
         last, transaction = META_END.unpack_from(self.data, start + META.size + 2 * TREE.size)
         if page_size != self.page_size or tree_flags or depth > MAX_DEPTH:
-            raise PageError(f"meta page {number} tells of another kind of tree")
+            raise ValueError(f"meta page {number} describes another kind of tree")
         return transaction, last, root
 
     def run(self) -> None:
-        """Check every page that can be reached."""
+        """Check every page that can be reached from the root."""
         if self.last >= len(self.data) // self.page_size:
-            raise PageError(f"page {self.last} is past the end")
+            raise ValueError(f"page {self.last} is past the end")
         waiting = [] if self.root == EMPTY else [(self.root, 1)]
         while waiting:
             number, depth = waiting.pop()
             if depth > MAX_DEPTH:
-                raise PageError(f"page {number} is too deep")
+                raise ValueError(f"page {number} is too deep")
             waiting += [(child, depth + 1) for child in self.children(number)]
 
     def claim(self, number: int, count: int = 1) -> int:
-        """Return where a page starts that none has led to before, `count` of them being there."""
+        """Return the offset of page `number`: the first of `count`, not seen before."""
         if not 2 <= number <= self.last or number + count - 1 > self.last or number in self.seen:
-            raise PageError(f"page {number} is past the end, or in two places")
+            raise ValueError(f"page {number} is past the end, or in two places")
         self.seen.add(number)
         return number * self.page_size
 
     def children(self, number: int) -> list[int]:
-        """Check a page of keys; return the pages that it leads to, values aside."""
+        """Check a page of keys and its values; return the pages of keys below it."""
         start = self.claim(number)
         own, _, flags, lower, upper = PAGE_HEADER.unpack_from(self.data, start)
         head = PAGE_HEADER.size
         bounded = head <= lower <= upper <= self.page_size and lower % 2 == 0
         if own != number or flags not in (BRANCH, LEAF) or not bounded:
-            raise PageError(f"page {number} has a damaged head")
+            raise ValueError(f"page {number} has a damaged header")
         offsets = struct.unpack_from(f"<{(lower - head) // 2}H", self.data, start + head)
         if len(offsets) < (2 if flags == BRANCH else 1):
-            raise PageError(f"page {number} has too few keys")
+            raise ValueError(f"page {number} has too few keys")
         found = []
         for offset in offsets:
             if not upper <= offset <= self.page_size - NODE.size or offset % 2:
-                raise PageError(f"page {number} has a key outside of it")
+                raise ValueError(f"page {number} has a key outside it")
             low, high, node_flags, key_size = NODE.unpack_from(self.data, start + offset)
             end = offset + NODE.size + key_size
             if flags == BRANCH:
@@ -107,13 +103,13 @@ class Walk:
             else:
                 end += self.value(start + end, low | high << 16, node_flags)
             if end > self.page_size:
-                raise PageError(f"page {number} has a value that leaves it")
+                raise ValueError(f"page {number} has a value that leaves it")
         return found
 
     def value(self, place: int, size: int, flags: int) -> int:
-        """Check a value's own pages, if it has any; return how much of the key's page it takes."""
+        """Check a value's overflow pages, if any; return how many bytes it takes beside its key."""
         if flags & ~BIG_DATA:
-            raise PageError(f"a value of an unknown kind, {flags}")
+            raise ValueError(f"a value of an unknown kind, {flags}")
         if not flags:
             return size
         (number,) = struct.unpack_from("<Q", self.data, place)
@@ -121,5 +117,5 @@ class Walk:
         start = self.claim(number, needed)
         own, _, page_flags, count = OVERFLOW_HEADER.unpack_from(self.data, start)
         if own != number or page_flags != OVERFLOW or count < needed:
-            raise PageError(f"page {number} has a damaged head")
+            raise ValueError(f"page {number} has a damaged header")
         return 8

@@ -1,13 +1,13 @@
-"""The LMDB of prepared faces: its layout, and how it is opened safely.
+"""The LMDB of prepared faces: its layout, and how to open it safely.
 
-The keys of the images are those of rosinality's style-based-gan-pytorch, so that either project
-opens the other's databases: `64-00042` -> JPEG, `length` -> count in ASCII. Beside them lie our
-own, which a reader may do without: `meta` (JSON), `names` (of the files, NUL between), `source`
-(which of meta's sources each image is from) and `crc32-64`, both little-endian uint32.
+The keys of the images are those of rosinality's style-based-gan-pytorch, so that each project can
+open the other's databases: `64-00042` -> JPEG, `length` -> count in ASCII. We add keys that a
+reader can do without: `meta` (JSON), `names` (of the files, separated by NUL), `source` (for each
+image an index into meta's sources) and `crc32-64`, the latter two as little-endian uint32.
 
-Photos held out of training lie beside them under the same keys with a prefix: `holdout-64-00042`,
-`holdout-length`, `holdout-crc32-64`. Neither `length` nor `meta` nor the digest knows of them, so
-that no program trains on them by mistake, and a run stays that of its training photos.
+Photos held out of training have the same keys with a prefix: `holdout-64-00042`, `holdout-length`,
+`holdout-crc32-64`. `length`, `meta` and the digest leave them out, so that no program trains on
+them by mistake, and the digest names the training photos alone.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from reprlib import repr as brief
 import lmdb
 
 from common.cli import UserError
-from data.lmdb_check import PageError, check_pages
+from data.lmdb_check import check_pages
 from data.photos import Recipe
 
 FORMAT = 1
 SIZES = tuple(2**n for n in range(2, 11))  # 4 to 1024 px: the sizes a StyleGAN can have
-TRAINING, HOLDOUT = "", "holdout-"  # prefixes of the keys of the two parts
+TRAINING, HOLDOUT = "", "holdout-"  # the two parts of a database: prefixes of their keys
 MAKE_ONE = "Make one: python prepare_data.py PHOTOS {path}"
 
 
 def record_key(size: int, index: int, part: str = TRAINING) -> bytes:
-    """Return the key of image `index` stored at `size` px, as rosinality's programs write it."""
+    """Return the key of image `index` at `size` px, the same as in rosinality's databases."""
     return f"{part}{size}-{index:05d}".encode()
 
 
 def printable(path: str | bytes | os.PathLike[str]) -> str:
-    """Return `path` as one line that any terminal can show: bytes that are no text are escaped."""
+    """Return `path` as one line that any terminal can show; what is not printable is escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -51,21 +51,21 @@ def pack(numbers: Sequence[int]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[int, ...]:
-    """Return the whole numbers that `pack` was given."""
+    """Return the whole numbers that `pack` stored."""
     return struct.unpack(f"<{len(data) // 4}I", data)
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a database says of itself."""
+    """What a database states about its images."""
 
     count: int
     sizes: list[int]
     sources: list[str]
-    crcs: dict[int, tuple[int, ...]]  # of every record, by size; empty in rosinality's databases
-    digest: str | None  # of all the checksums, where there are any
-    recipe: Recipe  # how the photos became images; the default one in rosinality's databases
-    held_out: int = 0  # photos kept apart from the `count` ones
+    crcs: dict[int, tuple[int, ...]]  # of the records, by size; empty in rosinality's databases
+    digest: str | None  # of meta and all checksums; None in rosinality's databases
+    recipe: Recipe  # how the photos were prepared
+    held_out: int = 0  # photos that are not among the `count` to train on
 
 
 def get(txn: lmdb.Transaction, key: bytes) -> bytes | None:
@@ -76,7 +76,7 @@ def get(txn: lmdb.Transaction, key: bytes) -> bytes | None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[lmdb.Transaction]:
-    """Yield a read transaction on the database at `path`, which is closed afterwards."""
+    """Yield a read transaction on the database at `path`; close it afterwards."""
     env = open_database(path)
     try:
         with env.begin() as txn:
@@ -86,7 +86,7 @@ def reading(path: Path) -> Iterator[lmdb.Transaction]:
 
 
 def open_database(path: Path) -> lmdb.Environment:
-    """Return the open database at `path`; raise UserError if it is none, or truncated."""
+    """Return the open database at `path`; raise UserError if it is none or damaged."""
     file = path / "data.mdb"
     make_one = MAKE_ONE.format(path=printable(path))
     if not path.is_dir() or not file.is_file():
@@ -96,7 +96,7 @@ def open_database(path: Path) -> lmdb.Environment:
             f"database of faces (a folder with data.mdb). {make_one}"
         )
     try:
-        # A map as large as the file: it is against the map that LMDB checks damaged offsets.
+        # A map no larger than the file: LMDB checks offsets against the map only.
         size = max(1, file.stat().st_size)
         env = lmdb.open(str(path), size, readonly=True, create=False, lock=False, readahead=False)
     except lmdb.Error as error:
@@ -104,7 +104,7 @@ def open_database(path: Path) -> lmdb.Environment:
         raise UserError(
             f"{printable(file)}: cannot be opened ({reason}); expected a readable LMDB. {make_one}"
         ) from None
-    # LMDB trusts its file: reading past the end of a truncated one kills the process (SIGBUS).
+    # LMDB trusts its file: reading past the end of a truncated one would kill the process (SIGBUS).
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if file.stat().st_size < needed:
         env.close()
@@ -114,14 +114,14 @@ def open_database(path: Path) -> lmdb.Environment:
         )
     try:
         check_pages(file)
-    except PageError as error:
+    except ValueError as error:
         env.close()
         raise _damaged(path, str(error)) from None
     return env
 
 
 def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
-    """Return what the database holds; raise UserError if it is not one of faces."""
+    """Return the catalogue of the training photos; raise UserError if the LMDB holds no faces."""
     try:
         entries = txn.stat()["entries"]
         length, meta_json = get(txn, b"length"), get(txn, b"meta")
@@ -133,7 +133,7 @@ def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
             f"{printable(path)}: an LMDB, but not of faces: it has no 'length' or no images; "
             f"expected one made by prepare_data.py. {MAKE_ONE.format(path='DST')}"
         )
-    if not length.isdigit() or len(length) > 12 or not 0 < int(length) < entries:
+    if not length.isdigit() or not 0 < int(length) < entries:
         raise _damaged(path, f"'length' is {length[:20]!r} and there are {entries} entries")
     if meta_json is None:
         return Catalogue(int(length), sizes, [], {}, None, Recipe(tuple(sizes)))
@@ -142,7 +142,7 @@ def read_catalogue(txn: lmdb.Transaction, path: Path) -> Catalogue:
 
 
 def read_holdout(txn: lmdb.Transaction, path: Path) -> Catalogue:
-    """Return what the database holds out of training; raise UserError if that is nothing."""
+    """Return the catalogue of the photos held out; raise UserError if there are none."""
     catalogue = read_catalogue(txn, path)
     if not catalogue.held_out:
         raise UserError(
