@@ -1,6 +1,6 @@
 """ImageBank: the faces of an LMDB in memory, and endless batches of them in a resumable order.
 
-How the faces lie in the LMDB is database.py's affair, and how they get there prepare_data.py's.
+The layout of the LMDB is described in data/lmdb_format.py; prepare_data.py makes one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,19 +32,17 @@ from data.lmdb_format import (
     record_key,
 )
 
-__all__ = ["ImageBank", "UserError"]
-
-MEMORY_SHARE = 0.5  # of the free memory that images may fill; if more, they are decoded as needed
-DECODED_AT_ONCE = 256  # images that one thread decodes before it takes the next lot
+MEMORY_SHARE = 0.5  # of the free memory; images that need more are decoded batch by batch
+CHUNK = 256  # images that a thread decodes in one go, at most
 
 
 class ImageBank:
     """All the images of a database at one resolution, and endless batches of them.
 
-    They are those to train on or, for the part HOLDOUT, those that training never sees.
-    `images` is uint8 [N, 3, R, R] on the device, or in main memory if the device has no room, or
-    None if neither has: then batches are decoded, each while the one before it is in use. An
-    image stored larger than `resolution` is reduced by exact means over squares. Raises UserError.
+    They are the images to train on or, with part=HOLDOUT, those held out. `images` is uint8
+    [N, 3, R, R], on the device or, if it has no room, in main memory. If neither has, it is None:
+    then each batch is decoded while the one before it is in use. An image stored larger than
+    `resolution` is reduced by exact means over squares. Raises UserError.
     """
 
     images: Tensor | None
@@ -63,7 +61,7 @@ class ImageBank:
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._threads = ThreadPoolExecutor(min(32, os.cpu_count() or 1))
         self._reader = ThreadPoolExecutor(1)
-        self._ahead: tuple[list[int], Future[np.ndarray]] | None = None  # what is being decoded
+        self._ahead: tuple[list[int], Future[np.ndarray]] | None = None  # being decoded
         self._env = open_database(self.path)
         try:
             with self._env.begin() as txn:
@@ -82,16 +80,16 @@ class ImageBank:
             self.close()
 
     def close(self) -> None:
-        """Close the database; only a bank without `images` needs it open."""
+        """Close the database, which only a bank without `images` needs open."""
         self._reader.shutdown(cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
         self._env.close()
 
     def batch(self, seed: int, iteration: int, size: int, rows: slice = slice(None)) -> Tensor:
-        """Return the uint8 images [size, 3, R, R] of one iteration, or some rows, on the device.
+        """Return the uint8 images [size, 3, R, R] of one iteration, or its `rows`, on the device.
 
-        They follow from the arguments alone: every epoch is a permutation of its own, drawn from
-        the seed and the epoch's number, and iteration i takes the places i * size onward.
+        They depend on the arguments alone: epochs are permutations drawn from (seed, epoch), one
+        after the other, and iteration i takes the places from i * size to (i + 1) * size.
         """
         indices = self.indices(seed, iteration, size)[rows]
         if self.images is not None:
@@ -100,14 +98,14 @@ class ImageBank:
         return torch.from_numpy(self._stream(indices, following)).to(self.device)
 
     def take(self, indices: np.ndarray) -> Tensor:
-        """Return the uint8 images [len(indices), 3, R, R] of these places, on the device."""
+        """Return the uint8 images [len(indices), 3, R, R] with these indices, on the device."""
         if self.images is None:
             return torch.from_numpy(self._decode(indices)).to(self.device)
         chosen = torch.from_numpy(indices).to(self.images.device)
         return self.images[chosen].to(self.device)
 
     def _stream(self, indices: np.ndarray, following: np.ndarray) -> np.ndarray:
-        """Return the images of `indices`, and have those of `following` decoded meanwhile."""
+        """Return the images of `indices`, and start to decode those of `following`."""
         ahead, self._ahead = self._ahead, None
         expected = ahead is not None and ahead[0] == indices.tolist()
         images = ahead[1].result() if ahead and expected else self._decode(indices)
@@ -115,7 +113,7 @@ class ImageBank:
         return images
 
     def indices(self, seed: int, iteration: int, size: int) -> np.ndarray:
-        """Return which images the batch of this iteration holds, int64 [size]."""
+        """Return the indices of the images in an iteration's batch, int64 [size]."""
         parts = []
         position, end = iteration * size, (iteration + 1) * size
         while position < end:
@@ -128,7 +126,7 @@ class ImageBank:
         if (seed, epoch) not in self._orders:
             if len(self._orders) > 1:
                 self._orders.clear()
-            # Sorted raw draws, since numpy promises to keep those from version to version.
+            # Raw draws, since numpy guarantees them, unlike permutations, across versions.
             draws = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(self.count)
             self._orders[seed, epoch] = np.argsort(draws, kind="stable")
         return self._orders[seed, epoch]
@@ -158,17 +156,16 @@ class ImageBank:
         return None
 
     def _decode(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images of these indices as uint8 [len(indices), 3, R, R]."""
+        """Return the images with these indices, uint8 [len(indices), 3, R, R]."""
         images = np.empty((len(indices), 3, self.resolution, self.resolution), np.uint8)
 
-        def decode_lot(lot: range) -> None:
+        def decode_chunk(start: int) -> None:
             with self._env.begin() as txn:
-                for place in lot:
+                for place in range(start, min(start + size, len(indices))):
                     images[place] = self._image(txn, int(indices[place]))
 
-        lot_size = min(DECODED_AT_ONCE, -(-len(indices) // (os.cpu_count() or 1)))
-        for _ in self._threads.map(decode_lot, _lots(len(indices), lot_size)):
-            pass
+        size = min(CHUNK, -(-len(indices) // (os.cpu_count() or 1)))
+        list(self._threads.map(decode_chunk, range(0, len(indices), size)))
         return images
 
     def _image(self, txn: lmdb.Transaction, index: int) -> np.ndarray:
@@ -203,15 +200,10 @@ class ImageBank:
 
 
 def _reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Return uint8 [H, W, 3] reduced by exact means over factor x factor squares, rounded once."""
+    """Return uint8 [H, W, 3] reduced by means over factor x factor squares, rounded once."""
     if factor == 1:
         return pixels
     height, width, channels = pixels.shape
     squares = pixels.reshape(height // factor, factor, width // factor, factor, channels)
     sums = squares.sum(axis=(1, 3), dtype=np.uint32)
     return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
-
-
-def _lots(count: int, size: int) -> Iterator[range]:
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))

@@ -1,8 +1,4 @@
-"""Command line: folders or zips of photos -> one LMDB of small square JPEGs, and a report.
-
-Files are found by selection.py, chosen by tables.py, made square by photos.py in the
-processes of workers.py, and stored by writer.py. Here they meet, and the user is told.
-"""
+"""Command line: folders or zips of photos -> one LMDB of small square JPEGs, and a report."""
 
 from __future__ import annotations
 
@@ -10,8 +6,6 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from common.cli import (
     MAX_SEED,
@@ -31,12 +25,12 @@ EXAMPLES = """  python prepare_data.py photos faces.lmdb
   python prepare_data.py celeba old.lmdb --table list_attr_celeba.txt --where Young=-1
   python prepare_data.py faces.zip old.lmdb --table faces.zip/metadata.jsonl --where 'age>=40'
 
-Sources are searched with their subfolders. Links to files are followed; links to folders, and
-databases of earlier runs, are not searched; names that begin with a dot are passed over in silence.
+Sources are searched with their subfolders. Links to files are followed; links to folders and
+databases of earlier runs are not searched; names that begin with a dot are skipped silently.
 Zips, such as those of NVIDIA's dataset tools, are read by the same rules, never unpacked to disk.
-A table is used only where --table names it, also in a zip; labels in a dataset.json are not read.
-The database also holds report.csv, with a line for each file left out, and contact_sheet.jpg, with
-100 of its images."""
+A table, in a zip or not, is only used if --table names it; labels in a dataset.json are not read.
+The database's folder also gets report.csv, with a line for each file left out, and
+contact_sheet.jpg, with 100 of the images."""
 
 
 def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,9 +39,10 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     args = parser.parse_intermixed_args(arguments)
     *args.sources, args.dst = args.paths
     if not args.sources:
-        parser.error("SRC DST: only one path is given; expected sources and a destination")
+        parser.error("SRC DST: only one path given; expected sources and a destination")
+    args.where = args.where or []
     if not args.table and (args.where or args.key):
-        parser.error("--where, --key: there is no table; expected --table TABLE beside them")
+        parser.error("--where, --key: no table given; expected --table TABLE too")
     if not args.dst.name:
         parser.error(f"DST: {str(args.dst)!r} is no name for a new folder; expected one")
     return args
@@ -61,7 +56,7 @@ def _parser() -> Parser:
         nargs="+",
         type=Path,
         metavar="SRC [SRC ...] DST",
-        help="folders or zips of photos, or single photos; at the end the database to make",
+        help="folders or zips of photos, or single photos; last, the database to make",
     )
     _add_image_flags(parser.add_argument_group("images"))
     _add_choice_flags(parser.add_argument_group("choice of photos"))
@@ -76,7 +71,7 @@ def _parser() -> Parser:
     running.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the database DST, once the new one is whole",
+        help="replace the database DST once the new one is complete",
     )
     return parser
 
@@ -110,24 +105,27 @@ def _add_choice_flags(group: argparse._ArgumentGroup) -> None:
         "--per_source",
         type=integer(1),
         metavar="N",
-        help="take N good photos of each SRC, evenly spread",
+        help="take N good photos of each SRC, evenly spaced",
     )
     group.add_argument(
         "--holdout",
         type=integer(0),
         default=0,
         metavar="N",
-        help="keep N more good photos of each SRC apart, for evaluate.py: training never sees them",
+        help="hold out N more good photos of each SRC for evaluate.py: training never sees them",
     )
     group.add_argument(
         "--seed",
         type=integer(0, MAX_SEED),
         default=0,
         metavar="N",
-        help="choose other photos for --per_source and --holdout",
+        help="seed of the choice for --per_source and --holdout",
     )
     group.add_argument(
-        "--list", type=Path, metavar="TXT", help="take only the files named here, one a line"
+        "--list",
+        type=Path,
+        metavar="TXT",
+        help="take only the files named in this file, one per line",
     )
     group.add_argument(
         "--table",
@@ -139,9 +137,8 @@ def _add_choice_flags(group: argparse._ArgumentGroup) -> None:
         "--where",
         type=_condition,
         action="append",
-        default=[],
         metavar="COLUMN=VALUE",
-        help="take only such rows of the table; also != < > <= >=; if repeated, all must hold",
+        help="take only these rows of the table; also != < > <= >=; if repeated, all must hold",
     )
     group.add_argument(
         "--key",
@@ -162,7 +159,7 @@ def _condition(text: str) -> Condition:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Make the database and tell what is in it."""
+    """Make the database and print its summary."""
     from data.prepare import prepare
 
     say(prepare(args))
@@ -172,7 +169,6 @@ def main() -> None:
     """Run the script."""
     open_standard_streams()
     args = read_arguments()
-    tqdm.monitor_interval = 0  # a thread that only redraws bars that stand still
     run_script(
         "prepare_data.py",
         partial(work, args),

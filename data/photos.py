@@ -1,7 +1,7 @@
-"""One photo: from a file of any common format to an upright RGB picture, and to a square JPEG.
+"""Turns one photo, a file of any common format, into an upright RGB image and a square JPEG.
 
-The file's content decides its format, never its name. Transparent parts become white, the first
-frame stands for an animation, and only the pixels survive: no EXIF, GPS, ICC or comment.
+A file's content decides its format, never its name. Transparent parts become white, of an
+animation the first frame is taken, and only pixels are kept: no EXIF, GPS, ICC or comments.
 """
 
 import io
@@ -15,18 +15,19 @@ from PIL import Image
 
 from common.cli import UserError
 
-# What cameras (MPO counts as JPEG), phones and the web make. EPS, say, would start Ghostscript.
+# What cameras (their MPO counts as JPEG), phones and the web produce. Opening others can be unsafe:
+# EPS would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-# A photo is decoded at least this many times as large as wanted: its square is that of the whole
-# photo to 45 dB (PSNR) or better, even for charts at the limit of resolution (doc/decisions.md).
+# A photo is decoded at at least this many times the wanted size. Its square then equals that of the
+# whole photo to 45 dB (PSNR) or better, even for test charts (doc/decisions.md).
 OVERSAMPLING = 4
-# Each scan of a progressive JPEG goes through all pixels, and may take 141 bytes: 1 MB of them took
-# minutes. Encoders make about ten.
-MOST_SCANS = 100
+# Each scan of a progressive JPEG goes through all pixels but can be as small as 141 bytes: 1 MB of
+# scans took minutes. Encoders write about ten.
+MAX_SCANS = 100
 QUALITY = 95  # of JPEGs, by default
 MIN_SIZE = 32  # px that both sides of a photo must have, by default
 ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
+UPRIGHT = {  # for each of its values, what turns the image upright (EXIF 2.3)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,7 +39,7 @@ UPRIGHT = {  # by its value: what undoes the turn, from the EXIF 2.3 standard
 
 
 class PhotoError(UserError):
-    """Why a photo cannot be used: a reason for statistics, after a colon sometimes a detail."""
+    """Why a photo cannot be used: a reason that can be counted, and sometimes ": " and a detail."""
 
 
 @dataclass(frozen=True)
@@ -58,34 +59,33 @@ Source = str | bytes | os.PathLike[str] | BinaryIO
 
 
 def prepare_photo(source: Source, recipe: Recipe) -> list[bytes]:
-    """Return the photo's square JPEGs, one for each size; raise PhotoError if there are none."""
-    # A photo too small for min_size is thereby decoded whole, and told with its true size.
+    """Return the photo's square JPEGs, one for each size; raise PhotoError if it is unusable."""
+    # With min_size as a lower bound, a photo too small for it is never reduced: the size reported
+    # is its own.
     image = open_photo(source, max(OVERSAMPLING * max(recipe.sizes), recipe.min_size))
     if min(image.size) < recipe.min_size:
         raise PhotoError(f"too small: {image.width} x {image.height} px")
     return [encode(square(image, size), recipe.quality) for size in recipe.sizes]
 
 
-def open_photo(source: Source, enough: int | None = None) -> Image.Image:
-    """Return a photo, upright, mode RGB; raise PhotoError if it is none.
+def open_photo(source: Source, min_side: int | None = None) -> Image.Image:
+    """Return a photo, upright and in mode RGB; raise PhotoError if it cannot be used.
 
-    `source` is the path of a file, or its content as a binary stream that can seek.
-
-    With `enough`, in px, it may come at 1/2, 1/4 or 1/8 of its size, as long as neither side is
-    shorter than that: a JPEG is decoded so in a fraction of the time. A photo has at most
-    Image.MAX_IMAGE_PIXELS, about 89 million.
+    `source` is the path of a file, or a binary stream that can seek. With `min_side`, in px, a
+    JPEG may be reduced to 1/2, 1/4 or 1/8 as long as no side gets shorter than that: it is decoded
+    in a fraction of the time. A photo may have Image.MAX_IMAGE_PIXELS, about 89 million.
     """
-    with _opened(source) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd metadata, which is thrown away
+    with _open(source) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd metadata, which is dropped anyway
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return _decode(file, enough)
+        return _decode(file, min_side)
 
 
-def _opened(source: Source) -> BinaryIO:
+def _open(source: Source) -> BinaryIO:
     if not isinstance(source, str | bytes | os.PathLike):
         return source
     try:
-        # Without O_NONBLOCK a named pipe would wait here for a writer, for ever.
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer, perhaps forever.
         descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror}") from None
@@ -95,7 +95,7 @@ def _opened(source: Source) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-def _decode(file: BinaryIO, enough: int | None) -> Image.Image:
+def _decode(file: BinaryIO, min_side: int | None) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.UnidentifiedImageError:
@@ -104,24 +104,24 @@ def _decode(file: BinaryIO, enough: int | None) -> Image.Image:
         raise PhotoError("too many pixels") from None
     except MemoryError:
         raise
-    except Exception as error:  # fed with damaged bytes, decoders raise anything at all
+    except Exception as error:  # at damaged bytes decoders raise exceptions of any type
         raise PhotoError(f"damaged: {error}") from None
     with image:
         try:
-            if image.info.get("progressive") and _scans(file) > MOST_SCANS:
+            if image.info.get("progressive") and _scans(file) > MAX_SCANS:
                 raise PhotoError("too many scans")
-            upright = _upright(_load(image, enough))
+            upright = _upright(_load(image, min_side))
             rgb = _rgb(upright)
         except (PhotoError, MemoryError):
             raise
         except Exception as error:  # as above
             raise PhotoError(f"damaged: {error}") from None
-    rgb.info = {}  # else Pillow would write the comment of the original into the copy
+    rgb.info = {}  # else Pillow would write the original's comment into the JPEG
     return rgb
 
 
 def _scans(file: BinaryIO) -> int:
-    """Return how often a JPEG goes through its pixels."""
+    """Return how many scans a JPEG has; markers within thumbnails count as well."""
     place = file.tell()
     file.seek(0)
     count = file.read().count(b"\xff\xda")
@@ -129,14 +129,14 @@ def _scans(file: BinaryIO) -> int:
     return count
 
 
-def _load(image: Image.Image, enough: int | None) -> Image.Image:
-    """Load `image`, reduced if `enough` allows it; its centre and proportions stay."""
+def _load(image: Image.Image, min_side: int | None) -> Image.Image:
+    """Return `image` loaded, reduced if `min_side` allows it, about the same centre."""
     whole = image.size
-    drafted = image.draft(None, (enough, enough)) if enough else None  # None but for JPEGs
+    drafted = image.draft(None, (min_side, min_side)) if min_side else None  # JPEGs only
     image.load()
     if drafted is None or drafted[1][2:] == image.size:
         return image
-    # Of 3001 px at 1/8 come 376, of which the photo fills 375.125. It is put into 375.
+    # At 1/8, 3001 px are decoded as 376, of which the photo fills 375.125: resample to 375.
     width, height = drafted[1][2:]
     short = int(min(width, height))
     pitch = min(width, height) / short
@@ -148,7 +148,7 @@ def _load(image: Image.Image, enough: int | None) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ORIENTATION)
-    except Exception:  # metadata that cannot be read does not make the pixels worse
+    except Exception:  # unreadable metadata does not spoil the pixels
         return image
     turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
@@ -156,7 +156,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips all above 255 to white; 65535 / 257 = 255.
+        # Pillow's own conversion would clip at 255; 65535 / 257 = 255.
         return image.convert("I").point(lambda v: v * (1 / 257) + 0.5).convert("L").convert("RGB")
     if image.mode in ("I", "F"):
         raise PhotoError("pixels of unknown range: 32 bits each")

@@ -1,7 +1,7 @@
 """Lists and tables of file names, and conditions on a table's rows.
 
-Tables are those of CelebA, CSV with a header, and JSON lines; the latter two also as Hugging Face's
-image folders have them, metadata.csv and metadata.jsonl, whose column file_name names the files.
+A table is CelebA's list_attr_celeba.txt, a CSV with a header, or JSON lines. The latter two may be
+Hugging Face's metadata.csv and metadata.jsonl, whose column file_name names the files.
 """
 
 import csv
@@ -31,7 +31,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What --where asks of a row: Young=-1, Age>=40, Hair!=grey."""
+    """A condition of --where on a row, such as Young=-1, Age>=40 or Hair!=grey."""
 
     column: str
     sign: str
@@ -42,17 +42,17 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Return the condition that `text` states; raise ValueError if it states none."""
+        """Return the condition written as `text`; raise ValueError if it is none."""
         match = re.fullmatch(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", text)
         if match is None:
-            raise ValueError(f"{text!r} is no condition; expected COLUMN=VALUE, or != < > <= >=")
+            raise ValueError(f"{text!r} is not a condition; expected COLUMN=VALUE, or != < > <= >=")
         condition = cls(*match.groups())
         if condition.sign not in ("=", "!=") and _number(condition.value) is None:
-            raise ValueError(f"{text!r} compares with no number; expected one after {match[2]}")
+            raise ValueError(f"{text!r} has no number after {match[2]}; expected one")
         return condition
 
     def holds(self, cell: str) -> bool:
-        """Return whether a cell of the column fulfils it; two numbers are compared as numbers."""
+        """Return whether a cell of the column meets it; two numbers are compared as numbers."""
         left, right = _number(cell), _number(self.value)
         if left is not None and right is not None:
             return OPERATORS[self.sign](left, right)
@@ -63,7 +63,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Names that a list or table has, and those of them that are wanted."""
+    """The names in a list or table, and those of them that --where chooses."""
 
     origin: str  # for messages: "the list", "the table"
     names: frozenset[str]
@@ -71,17 +71,18 @@ class Wanted:
 
 
 def read_list(path: Path) -> Wanted:
-    """Return what a text file with one name a line asks for."""
+    """Return the names in a text file with one name per line; all are chosen."""
     names = frozenset(line.strip() for line in _lines(path)) - {""}
     if not names:
-        raise UserError(f"{printable(path)}: no names in it; expected one a line. Check the file")
+        raise UserError(f"{printable(path)}: no names in it; expected one per line. Check the file")
     return Wanted("the list", names, names)
 
 
 def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> Wanted:
-    """Return what a table asks for; raise UserError.
+    """Return the names in a table, and those in rows that meet all conditions.
 
-    `key` is the column that names the files, by default file_name, or the first without one.
+    `key` is the column of the names; by default it is file_name, or else the first column. Raises
+    UserError.
     """
     header, rows = _table(path)
     key = key or (FILE_NAME if FILE_NAME in header else None)
@@ -102,7 +103,7 @@ def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> 
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a table, every cell as text."""
+    """Return the header and the rows of a table, cells as text."""
     lines = _lines(path)
     first = next((line for line in lines if line.strip()), "")
     if first.strip().isdigit():  # CelebA: a count, the columns, the rows
@@ -120,7 +121,7 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _csv(path: Path, lines: list[str], delimiter: str) -> tuple[list[str], list[list[str]]]:
-    try:  # a cell in quotation marks may go over several lines
+    try:  # a quoted cell may span several lines
         rows = list(csv.reader([f"{line}\n" for line in lines], delimiter=delimiter))
     except csv.Error as error:
         raise UserError(
@@ -133,7 +134,7 @@ def _csv(path: Path, lines: list[str], delimiter: str) -> tuple[list[str], list[
 
 
 def _json_lines(path: Path, lines: list[str]) -> tuple[list[str], list[list[str]]]:
-    """Return the rows of JSON objects, one a line; a column that an object lacks is empty."""
+    """Return JSON objects, one per line, as a header and rows; keys that one lacks are empty."""
     objects: list[dict[str, str]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -141,9 +142,9 @@ def _json_lines(path: Path, lines: list[str]) -> tuple[list[str], list[list[str]
         try:
             entries = dict(json.loads(line).items())
             objects.append({_cell(name): _cell(value) for name, value in entries.items()})
-        except (ValueError, AttributeError, RecursionError):  # no JSON, no object, no Unicode
+        except (ValueError, AttributeError, RecursionError):  # not JSON, not an object, not Unicode
             raise UserError(
-                f"{printable(path)}: line {number} is no JSON object; expected one such as "
+                f"{printable(path)}: line {number} is not a JSON object; expected one such as "
                 f'{{"{FILE_NAME}": "0001.png", "age": 40}}. Correct the table'
             ) from None
     header = list(dict.fromkeys(name for entries in objects for name in entries))
@@ -151,9 +152,9 @@ def _json_lines(path: Path, lines: list[str]) -> tuple[list[str], list[list[str]
 
 
 def _cell(value: object) -> str:
-    """Return a JSON value as a cell: text as it is, null as nothing, others as JSON has them."""
+    """Return a JSON value as a cell: strings as they are, null as "", others as JSON."""
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
-    os.fsencode(text)  # half of a surrogate pair is no text: UnicodeEncodeError
+    os.fsencode(text)  # raises UnicodeEncodeError for half of a surrogate pair
     return text.strip()
 
 
@@ -165,13 +166,13 @@ def _lines(path: Path) -> list[str]:
         raise UserError(
             f"{printable(path)}: cannot be read ({reason}); expected a text file. Check the name"
         ) from None
-    # Names of files may be any bytes, and spreadsheets begin their files with a mark.
+    # File names may be any bytes; spreadsheets put a byte order mark first.
     text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def _read(path: Path) -> bytes:
-    """Return a file's content, also of one in a zip, called ZIP/member."""
+    """Return the content of a file, or of a member of a zip if `path` is ZIP/member."""
     try:
         return path.read_bytes()
     except NotADirectoryError:

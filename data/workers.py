@@ -1,4 +1,4 @@
-"""Worker processes that prepare photos: in order, few at a time, and gone when their parent is."""
+"""Worker processes that prepare photos, whose results come in order; they end with their parent."""
 
 import contextlib
 import multiprocessing
@@ -12,21 +12,21 @@ from common.cli import UserError
 from data.photos import PhotoError, Recipe, prepare_photo
 from data.zips import Member, open_member
 
-CHUNK = 16  # photos that a worker takes at once: enough to hide the cost of sending them
-SHARES = 4  # for each worker, at least: else a few large photos would leave others idle
-LOOK_AHEAD = 4  # chunks for each worker that may be done before the one that is due
+CHUNK = 16  # photos that a worker takes at once, at most: enough to hide the cost of sending them
+CHUNKS_PER_WORKER = 4  # at least, so that a few large photos do not leave other workers idle
+LOOK_AHEAD = 4  # chunks per worker that may be prepared before the one that is due
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-Place = bytes | Member  # where a photo is: a path, or within a zip
+Place = bytes | Member  # where a photo is: its path, or a zip and the name within
 Outcome = list[bytes] | str  # one JPEG for each size, or why the photo is left out
 
 
 class Workers:
     """A pool of processes; use it as a context manager. An exception within kills them at once.
 
-    Each has a pipe of its own, of which nobody else holds the other end: it breaks when either
-    process dies, in the midst of a message too. With one queue for all, as in the pools of the
-    standard library, half a message would be waited for without end.
+    Each worker has a pipe of its own, whose other end only this process holds: if either dies, even
+    while sending, the pipe breaks and the other notices. With a queue shared by all, as in the
+    pools of the standard library, the reader of half a message would wait forever.
     """
 
     def __init__(self, count: int, recipe: Recipe) -> None:
@@ -47,23 +47,23 @@ class Workers:
             process.join()
 
     def prepare(self, places: Sequence[Place]) -> Iterator[Outcome]:
-        """Yield what became of each photo, in their order; to be run to its end.
+        """Yield the outcome of each photo, in order; the iterator must be exhausted.
 
-        Raises UserError if a process dies, most often for want of memory.
+        Raises UserError if a process dies, which most often means that memory ran out.
         """
-        size = max(1, min(CHUNK, len(places) // (SHARES * self._count)))
+        size = max(1, min(CHUNK, len(places) // (CHUNKS_PER_WORKER * self._count)))
         chunks = [places[start : start + size] for start in range(0, len(places), size)]
-        given = 0
+        sent = 0
         at_work: dict[Connection, int] = {}
         done: dict[int, list[Outcome]] = {}
         try:
             for due in range(len(chunks)):
                 last = min(len(chunks), due + LOOK_AHEAD * self._count)
                 while True:
-                    while given < last and (pipe := self._idle_pipe()):
-                        pipe.send(chunks[given])
-                        at_work[pipe] = given
-                        given += 1
+                    while sent < last and (pipe := self._idle_pipe()):
+                        pipe.send(chunks[sent])
+                        at_work[pipe] = sent
+                        sent += 1
                     if due in done:
                         break
                     ready = wait(list(at_work))
@@ -71,22 +71,22 @@ class Workers:
                         done[at_work.pop(pipe)] = pipe.recv()
                         self._idle.append(pipe)
                 yield from done.pop(due)
-        except (EOFError, OSError, MemoryError):  # no more processes or open files, too
+        except (EOFError, OSError, MemoryError):  # also: no more processes or open files
             raise UserError(
-                "--workers: one of the processes died, most often for want of memory; expected all "
-                "to live. Free some memory, or use fewer: --workers 1"
+                "--workers: one of the processes died, most likely for lack of memory; expected "
+                "all to keep running. Free some memory, or use fewer: --workers 1"
             ) from None
 
     def _idle_pipe(self) -> Connection | None:
-        """Return the pipe of an idle worker, a new one if there may be more, or None."""
+        """Return the pipe of an idle worker, started if need be; None if all are at work."""
         if not self._idle and len(self._processes) < self._count:
             self._start()
         return self._idle.pop() if self._idle else None
 
     def _start(self) -> None:
-        # Spawned, not forked: forked ones would inherit the open LMDB, the lock on its folder, and
-        # the pipes. They inherit the mask, so that a signal in their first moments waits until
-        # they ignore it, rather than end them with a traceback.
+        # Spawned, because a forked process would inherit the open LMDB, the lock on its folder and
+        # all pipes. It does inherit which signals are blocked, so that one sent before it ignores
+        # them cannot end it with a traceback.
         context = multiprocessing.get_context("spawn")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -101,24 +101,24 @@ class Workers:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on: all, unless taskset or a queue gave fewer."""
+    """Return how many cores this process may use; taskset and job queues grant fewer than all."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _work(pipe: Connection, recipe: Recipe) -> None:
-    """Prepare chunks until the parent closes its end; leave signals to it."""
+    """Prepare chunks until the parent closes its end of the pipe; signals are ignored."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)  # libtiff and others print there, past Python
+        os.dup2(nowhere.fileno(), 2)  # libtiff and others print there, bypassing Python
     with contextlib.suppress(EOFError):
         while True:
             outcomes = []
             for place in pipe.recv():
-                if pipe.poll():  # nothing is sent now, so it is the end: the parent is gone
+                if pipe.poll():  # nothing is sent meanwhile, so this is the end: the parent is gone
                     return
                 outcomes.append(_prepare_one(place, recipe))
             pipe.send(outcomes)

@@ -287,11 +287,11 @@ def test_values_of_json_are_compared_as_they_are_written(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"file_name": "a.png"}\n{"file_name": ', "line 2 is no JSON object"),
-        ("[1]", "line 1 is no JSON object"),
-        ('{"file_name": "\\ud800"}', "line 1 is no JSON object"),
-        ("[" * 100_000, "line 1 is no JSON object"),
-        ('{"a": ' + "[" * 100_000, "line 1 is no JSON object"),
+        ('{"file_name": "a.png"}\n{"file_name": ', "line 2 is not a JSON object"),
+        ("[1]", "line 1 is not a JSON object"),
+        ('{"file_name": "\\ud800"}', "line 1 is not a JSON object"),
+        ("[" * 100_000, "line 1 is not a JSON object"),
+        ('{"a": ' + "[" * 100_000, "line 1 is not a JSON object"),
         ("\n\n", "no rows in it"),
         ('{"age": 3}', "--where size: no such column"),
     ],
