@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.run_folder import EVALUATION, FIGURES, LOG, read_config, run_of
+from checkpoints.records import read_log
+from checkpoints.run_folder import EVALUATION, FIGURES, average_of, read_config, run_of
 from common.cli import UserError
 from common.files import replacing
 from data.lmdb_format import read_catalogue, reading
@@ -22,6 +23,7 @@ from sampling.sampler import Faces
 UNKNOWN = "unknown"  # the licence, unless one is given; a name that Hugging Face knows
 NO_LICENCE = """: nobody has given one. Whoever passes this on must, and the terms under which the
 photos were had come first."""
+NOT_AT_HAND = "It was not at hand when this was written."
 ABOUT = """\
 ## Intended use
 
@@ -103,9 +105,11 @@ def data(subject: Subject) -> str:
         with reading(lmdb) as txn:
             known = read_catalogue(txn, lmdb)
     except UserError:
-        return f"{named}{mirrored}. It was not at hand when this was written."
+        return f"{named}{mirrored}. {NOT_AT_HAND}"
     if known.digest != config.get("data"):
-        return f"{named}{mirrored}. It has changed since."
+        # A relative path may be another database, as seen from the folder that the card is made in.
+        lost = "It has changed since." if lmdb.is_absolute() else NOT_AT_HAND
+        return f"{named}{mirrored}. {lost}"
     sources = ", ".join(f"`{source}`" for source in known.sources)
     held_out = f" {known.held_out:,} more were held out." if known.held_out else ""
     return f"{named}: {known.count:,} photos from {sources}{mirrored}.{held_out}"
@@ -120,28 +124,26 @@ def cost(subject: Subject) -> str:
     config = read_config(subject.run)
     if config.get("batch"):
         text += f" of {config['batch']} ({config.get('precision')})"
-    seconds = training_seconds(subject.run / LOG, nimg)
+    seconds = training_seconds(subject.run, nimg)
     if seconds is None:
         return f"{text}; in what time is not known."
     where = f" (device {config.get('device')}, CPU threads: {config.get('threads')})"
     return f"{text}: {seconds / 3600:.1f} hours of steps, by the run's log{where}."
 
 
-def training_seconds(log: Path, nimg: int) -> float | None:
-    """Return how long the steps up to `nimg` took, from the speeds in a log; None if it has none.
+def training_seconds(run: Path, nimg: int) -> float | None:
+    """Return how long the steps up to `nimg` took by the speeds in a run's log; None without any.
 
-    Each record tells the speed since the one before.
+    Each speed is the mean since the record of steps before. Raises OSError.
     """
     seconds, before = 0.0, 0
-    try:
-        for line in log.read_text().splitlines():
-            record = json.loads(line)
-            if record["nimg"] > nimg:
-                break
-            seconds += (record["nimg"] - before) / record["images_per_second"]
-            before = record["nimg"]
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-        return None
+    for _, record in read_log(run):
+        if record is None or record.nimg is None or not record.images_per_second:
+            continue
+        if record.nimg > nimg:
+            break
+        seconds += (record.nimg - before) / record.images_per_second
+        before = record.nimg
     return seconds if before else None
 
 
@@ -157,8 +159,12 @@ def metrics(subject: Subject) -> str:
     """Return a table of the figures of this checkpoint."""
     found = read_figures(subject)
     try:
-        iteration = subject.entries.get("iteration")
-        own = [each for each in found["checkpoints"] if each["iteration"] == iteration]
+        wanted = (subject.entries.get("iteration"), average_of(subject.file))
+        own = [
+            each
+            for each in found["checkpoints"]
+            if (each["iteration"], average_of(Path(each["file"]))) == wanted
+        ]
         names = own[0]["figures"]
         rows = [f"| {n} | {cell(names[n])} | {cell(found['floor'][n])} |" for n in names]
         psi = f"{found['psi']:g}"

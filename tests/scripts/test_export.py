@@ -348,46 +348,6 @@ def test_no_pictures_are_left_where_some_cannot_be_made(
     assert [path.name for path in tmp_path.iterdir()] == ["plain.pt"]
 
 
-def test_the_card_tells_what_the_run_knows(tmp_path: Path, tiny_lmdb: Path, snapshot: Path) -> None:
-    from dataset import ImageBank
-
-    out = tmp_path / "run"
-    path = make(out / "snapshots" / "000010.pt")
-    config = {"lmdb": str(tiny_lmdb), "data": ImageBank(tiny_lmdb, 16).digest, "batch": 16}
-    config |= {"device": "cpu", "threads": 2, "phase": 80, "precision": "bf16", "no_mirror": False}
-    (out / "config.json").write_text(json.dumps(config))
-    log = [{"nimg": 80, "images_per_second": 0.01}, {"nimg": 160, "images_per_second": 0.02}]
-    log.append({"nimg": 9999, "images_per_second": 1})
-    (out / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in log))
-    figures = {"SWD 16 px": [12.34, 0.5], "recall": [0.25, 0.0625]}
-    floor = {name: [1.5, 0.25] for name in figures}
-    measured = [{"iteration": i, "figures": figures} for i in (5, 10)]
-    (out / "evaluation").mkdir()
-    found = {"psi": 1.0, "floor": floor, "checkpoints": measured, "copies": {"count": 3, "of": 90}}
-    (out / "evaluation" / "figures.json").write_text(json.dumps(found))
-    write(path, "--images", 2, tmp_path / "a.zip", "--license", "cc-by-4.0")
-    card = (tmp_path / "a.zip.md").read_text()
-    for said in [
-        "license: cc-by-4.0\n",
-        "24 photos from `drawn`, each also mirrored",
-        "160 photos shown in 10 iterations of 16 (bf16): 3.3 hours",  # 8000 s + 4000 s
-        "| SWD 16 px | 12.34 ± 0.5 | 1.5 ± 0.25 |",
-        "| recall | 0.25 ± 0.062 | 1.5 ± 0.25 |",
-        "of 90 samples of the run's best checkpoint, 3 were",
-        "## Intended use",
-        "## Limits",
-        "seeds 0 to 1, psi 1",
-    ]:
-        assert said in card
-    assert str(tmp_path) not in card
-    assert str(tiny_lmdb.parent) not in card
-    write(snapshot, "--images", 1, tmp_path / "b.zip")
-    card = (tmp_path / "b.zip.md").read_text()
-    unknown = ("license: unknown", "Unknown: no config.json", "in what time is not known")
-    for said in (*unknown, "Not measured", "nobody has given one"):
-        assert said in card
-
-
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [

@@ -1,0 +1,92 @@
+"""Small untrained generators as files, for the tests of all that is made with one."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from checkpoints import checkpoint
+from common import cli
+from model import Generator, ModelConfig
+
+CPU = torch.device("cpu")
+SMALL = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
+
+Change = Callable[[Generator], None]
+
+
+def untrained(config: ModelConfig = SMALL, seed: int = 0) -> Generator:
+    """Return a generator that uses its noise and has a mean style."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        G = Generator(config)
+        G.w_avg.normal_()
+        for layer in G.synthesis.layers:
+            layer.noise_strength.normal_(0, 1 / layer.noise_scale)
+    return G
+
+
+def save_generator(
+    path: Path,
+    config: ModelConfig = SMALL,
+    seed: int = 0,
+    change: Change | None = None,
+    **entries: object,
+) -> Path:
+    """Save an untrained generator, after `change` of it, with more `entries`; return its path."""
+    G = untrained(config, seed)
+    if change:
+        with torch.no_grad():
+            change(G)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(path, config, {"G_ema": G.state_dict(), **entries})
+    return path
+
+
+def make_blank(G: Generator) -> None:
+    """Let every image have a single colour."""
+    for to_rgb in G.synthesis.to_rgb.values():
+        to_rgb.weight.zero_()
+
+
+def make_deaf(G: Generator) -> None:
+    """Let all seeds give one image: nothing depends on styles or noise."""
+    for name, parameter in G.synthesis.named_parameters():
+        if "noise" in name or "style" in name:
+            parameter.zero_()
+    G.synthesis.const.normal_(generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def kept_signal_handlers() -> Iterator[None]:
+    """Put the signal handlers back that a script's main() replaces."""
+    before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def error_of(
+    main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str], code: int, *args: object
+) -> str:
+    """Return the one line on stderr with which a script ends, which must end with `code`."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main([os.fspath(arg) if isinstance(arg, Path) else str(arg) for arg in args])
+    said = capsys.readouterr().err
+    assert end.value.code == code, said
+    assert ".py: error: " in said
+    assert said.count("\n") == 1
+    return said
+
+
+def pixels(path: Path) -> np.ndarray:
+    """Return a picture as uint8 [H, W, 3]."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
