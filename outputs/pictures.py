@@ -26,7 +26,7 @@ from outputs.job import Job
 from sampling import mixing
 from sampling.directions import COUNT
 from sampling.latents import load_latents
-from sampling.projector import Projector, load_projector
+from sampling.projector import Projector, load_projector, recipe_of
 from sampling.sampler import Faces, load_faces
 
 PROGRAM = "generate.py"
@@ -97,7 +97,7 @@ def plan_mix(args: argparse.Namespace, loaded: tuple[Faces, Path, dict[str, Any]
     What takes long, to find photos, is left to the drawing.
     """
 
-    faces = loaded[0]
+    faces, file, _ = loaded
     weights = None if args.give is None else mixing.shares(args.give, len(args.mix), faces)
     photos = list(dict.fromkeys(Path(text) for text in args.mix if mixing.is_photo(text)))
     known = {
@@ -111,7 +111,10 @@ def plan_mix(args: argparse.Namespace, loaded: tuple[Faces, Path, dict[str, Any]
 
     def draw(job: Job) -> list[str]:
         try:
-            found, lines = third_face.find_photos(job, photos, load) if photos else ({}, [])
+            found, lines = ({}, [])
+            if photos:
+                recipe = recipe_of(faces, file)
+                found, lines = third_face.find_photos(job, photos, recipe, load)
         except PhotoError as error:
             raise UserError(f"--mix {error}, or an .npz file of styles") from error
         chosen = [known[text] if text in known else found[Path(text)] for text in args.mix]

@@ -19,7 +19,7 @@ from common.images import grid, to_uint8, write_image
 from outputs.film import FILM_QUALITY, enlarge, write_animation
 from outputs.sheet import Row, beside, difference, heat, sheet
 from sampling.latents import Latents, save_latents, unique_names
-from sampling.projector import Projection, as_trained, load_projector, read_photos
+from sampling.projector import Projection, as_trained, load_projector, prepare_photos, recipe_of
 from sampling.sampler import Faces, load_faces
 from sampling.similarity import psnr, ssim
 
@@ -51,7 +51,7 @@ def project_all(args: argparse.Namespace) -> list[str]:
     told = partial(tell, PROGRAM)
     loaded = load_faces(args.checkpoint, device, told)
     faces, file, _ = loaded
-    targets = as_trained(read_photos(args.photos, faces), faces).to(device)
+    targets = as_trained(prepare_photos(args.photos, recipe_of(faces, file)), faces).to(device)
     projector = load_projector(loaded, args.steps, args.precision, told)
     total = len(targets) * args.steps
     with tqdm(total=total, unit=" steps", leave=False, disable=None) as bar:

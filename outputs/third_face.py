@@ -10,25 +10,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.images import to_uint8, write_image
+from data.photos import Recipe
 from outputs.job import Job
 from outputs.sheet import Row, difference, heat, sheet
 from sampling.latents import Latents, save_latents, unique_names
 from sampling.mixing import NAMES, Face, blend, crossovers
-from sampling.projector import Projector, as_trained, read_photos
+from sampling.projector import Projector, as_trained, prepare_photos
 from sampling.similarity import psnr
 
 MOST = 128.0  # of 255: the change that is brightest in a heat map
 
 
 def find_photos(
-    job: Job, paths: Sequence[Path], load: Callable[[], Projector]
+    job: Job, paths: Sequence[Path], recipe: Recipe, load: Callable[[], Projector]
 ) -> tuple[dict[Path, Face], list[str]]:
     """Find photos as project.py does and keep their styles; return the faces and what was written.
 
     `load` gives the projector once the photos are known to be sound. Raises PhotoError.
     """
     faces = job.faces
-    targets = as_trained(read_photos(paths, faces), faces).to(faces.device)
+    targets = as_trained(prepare_photos(paths, recipe), faces).to(faces.device)
     projector = load()
     with tqdm(total=len(paths) * projector.steps, unit=" steps", leave=False, disable=None) as bar:
         projection = projector.project(targets, 0, bar.update)

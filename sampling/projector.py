@@ -20,11 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from checkpoints import checkpoint
+from checkpoints.run_folder import read_recipe, run_of
 from common.cli import PSI
 from common.device import choose_precision
 from common.images import fade, shrink, to_float, to_uint8
 from critic import Critic
-from data.photos import MIN_SIZE, QUALITY, PhotoError, Recipe, prepare_photo
+from data.photos import PhotoError, Recipe, prepare_photo
 from sampling.latents import Latents
 from sampling.sampler import Faces
 
@@ -48,12 +49,19 @@ class Projection:
     way: list[Tensor]
 
 
-def read_photos(paths: Sequence[Path], faces: Faces) -> Tensor:
-    """Return the photos prepared as the data were, at full size: uint8 [N, 3, R, R].
+def recipe_of(faces: Faces, file: Path) -> Recipe:
+    """Return how the photos were prepared that the generator in `file` was trained on.
+
+    Raises UserError where the run's config.json is damaged.
+    """
+    return Recipe((faces.G.config.resolution,), **read_recipe(run_of(file)))
+
+
+def prepare_photos(paths: Sequence[Path], recipe: Recipe) -> Tensor:
+    """Return photos prepared by a recipe with a single size R: uint8 [N, 3, R, R].
 
     Raises PhotoError, which names the photo.
     """
-    recipe = Recipe((faces.G.config.resolution,), QUALITY, MIN_SIZE)
     prepared = []
     for path in paths:
         try:

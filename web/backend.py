@@ -31,7 +31,7 @@ from sampling.directions import COUNT, factorise
 from sampling.folded import folded
 from sampling.latents import Latents, load_latents, save_latents
 from sampling.mixing import Face, blend
-from sampling.projector import Projector, as_trained, read_photos
+from sampling.projector import Projector, as_trained, prepare_photos, recipe_of
 from sampling.sampler import PARTS, Faces, read_stage, walk
 
 PICTURE_PX = 512  # side of the saved picture
@@ -145,6 +145,7 @@ class Backend:
 
     def __init__(self, faces: Faces, file: Path, entries: dict[str, Any], steps: int) -> None:
         self.faces = faces
+        self.file = file
         self.dtype = DTYPES[choose_precision("auto", faces.device)]
         self.mixer = Mixer(for_single_pictures(faces, self.dtype))
         D = checkpoint.load_discriminator(file, entries, faces.G)
@@ -181,7 +182,8 @@ class Backend:
 
     def project(self, path: Path, progress: Progress) -> UploadedFace:
         """Return the face that is closest to a photo. Raises PhotoError."""
-        photos = as_trained(read_photos([path], self.faces), self.faces)
+        recipe = recipe_of(self.faces, self.file)
+        photos = as_trained(prepare_photos([path], recipe), self.faces)
         with self.projecting:
             found = self.projector.project(photos.to(self.faces.device), 0, progress).latents
         return UploadedFace(Face(path.stem[:20], found.ws, found.noise))

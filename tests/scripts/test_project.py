@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -219,6 +220,25 @@ def test_what_is_no_photo_is_one_line_and_nothing_is_written(
         assert reason in said
         assert str(tmp_path / name) in said
     assert not out.exists()
+
+
+def test_photos_are_prepared_by_the_recipe_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    make(run / "latest.pt")
+    photo = tmp_path / "photo.png"
+    Image.effect_noise((64, 64), 64).save(photo)
+    kept = []
+    for i, recipe in enumerate([{}, {"quality": 1}, {"min_size": 80}]):
+        (run / "config.json").write_text(json.dumps({"phase": 80, "recipe": recipe}))
+        out = tmp_path / str(i)
+        if "min_size" in recipe:
+            assert "too small: 64 x 64 px" in refused(capsys, 1, photo, run, *QUICK, "--out", out)
+        else:
+            call(photo, run, *QUICK, "--out", out)
+            kept.append((out / "photo.npz").read_bytes())
+    assert kept[0] != kept[1]
 
 
 def test_usage_errors_and_wrong_checkpoints_are_one_line(
