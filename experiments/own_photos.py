@@ -71,7 +71,7 @@ def project_unseen(args: argparse.Namespace) -> None:
     with tqdm(total=args.photos * args.steps, unit=" steps", leave=False, disable=None) as bar:
         projection = projector.project(targets, 0, bar.update)
     elapsed, used = time.perf_counter() - begun, time.process_time() - used
-    photos, shown = to_uint8(targets).cpu(), projection.way[-1]
+    photos, shown = to_uint8(targets).cpu(), projection.frames[-1]
     closeness, likeness = psnr(photos, shown), ssim(photos, shown)
     text = (
         f"{file}, after {entries.get('nimg', 0):,} images: {args.photos} photos held out, "

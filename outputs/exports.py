@@ -1,4 +1,4 @@
-"""A checkpoint becomes files for other programs, each with a model card: export.py's work."""
+"""export.py's work: from a checkpoint to files for other programs, each with a model card."""
 
 from __future__ import annotations
 
@@ -15,102 +15,98 @@ from checkpoints.checkpoint import FORMAT
 from checkpoints.safetensors_file import save_safetensors
 from common.cli import say, tell
 from common.device import choose_device, dtype_of_pictures
-from outputs.model_card import Subject, write_card
+from outputs.model_card import write_card
 from outputs.onnx_file import export_onnx
 from outputs.sample_files import write_samples
-from sampling.sampler import load_faces
+from sampling.sampler import Loaded, load_faces
 
 PROGRAM = "export.py"
 
 
 def export_all(args: argparse.Namespace) -> None:
-    """Write every export asked for, with its card, and say a line for each.
+    """Write every export asked for, with its card, and print a line for each.
 
     Raises UserError or OSError.
     """
-
-    def load(where: torch.device) -> Subject:
-        return Subject(*load_faces(args.checkpoint, where, partial(tell, PROGRAM)))
-
+    load = partial(load_faces, args.checkpoint, tell=partial(tell, PROGRAM))
     cpu = torch.device("cpu")
-    chosen = choose_device(args.device) if args.images else cpu
-    subject = load(cpu if args.onnx or args.safetensors else chosen)
+    device = choose_device(args.device) if args.images else cpu
+    loaded = load(cpu if args.onnx or args.safetensors else device)
     if args.onnx:
-        say([write_onnx(args, subject)])
+        seed = args.seed if args.noise == "constant" else None
+        say([write_onnx(args.onnx, loaded, seed, args.license)])
     if args.safetensors:
-        say([write_safetensors(args, subject)])
+        say([write_safetensors(args.safetensors, loaded, args.license)])
     if args.images:
-        own = subject if subject.faces.device == chosen else load(chosen)
-        say([write_images(args, own)])
+        loaded = loaded if loaded.faces.device == device else load(device)
+        loaded.faces.dtype = dtype_of_pictures(args.precision, device)
+        seeds = range(args.seed, args.seed + args.count)
+        say([write_images(args.images, loaded, seeds, args.psi, args.license)])
 
 
-def header(subject: Subject) -> dict[str, Any]:
-    """Return what goes with the weights: the config, the stage, and how far it was trained."""
+def write_onnx(path: Path, loaded: Loaded, seed: int | None, licence: str) -> str:
+    """Write the ONNX file and its card; return the line that says so.
 
-    kept = {name: subject.entries.get(name) for name in ("iteration", "nimg", "foreign")}
+    The noise is that of `seed`, or inputs of the graph. Raises UserError or OSError.
+    """
+    faces = loaded.faces
+    difference = export_onnx(path, faces, seed, metadata(loaded))
+    checked = "not checked: onnxruntime is not installed"
+    if difference is not None:
+        checked = f"at most {difference:.1e} from PyTorch's pictures in onnxruntime"
+    config, size = faces.G.config, faces.stage.resolution
+    last = f"`noise{faces.layers - 1:02d}`"
+    maps = f"; `noise00` to {last}: normal numbers [batch, 1, r, r] for each layer"
+    use = (
+        f"ONNX, {checked}. Inputs: `z`, normal numbers [batch, {config.z_dim}]; `psi`, one number "
+        f"(0.7 is usual, 1 gives full variety){maps if seed is None else ''}. Outputs: `images` "
+        f"[batch, 3, {size}, {size}], red, green and blue in about [-1, 1], and `ws` "
+        f"[batch, {config.num_ws}, {config.w_dim}]. To mix faces, cut the graph at `ws`: "
+        "`onnx.utils.extract_model(FILE, PART, ['ws', ...], ['images'])`."
+    )
+    return f"{path}: {checked}; {write_card_beside(path, loaded, licence, use)}"
+
+
+def write_safetensors(path: Path, loaded: Loaded, licence: str) -> str:
+    """Write the safetensors file and its card; return the line that says so. Raises OSError."""
+    weights = loaded.faces.G.state_dict()
+    save_safetensors(path, weights, metadata(loaded))
+    use = (
+        f"safetensors: `python generate.py {path.name}` with Retrato. The entry `config` of the "
+        "header's metadata holds, as JSON, what the networks are built from."
+    )
+    card = write_card_beside(path, loaded, licence, use)
+    return f"{path}: {len(weights):,} tensors; {card}"
+
+
+def metadata(loaded: Loaded) -> dict[str, Any]:
+    """Return what is stored with the weights: the config, the stage and the training so far."""
+    kept = {name: loaded.entries.get(name) for name in ("iteration", "nimg", "foreign")}
     return {
         "format": FORMAT,
-        "model": asdict(subject.faces.G.config),
-        "stage": list(subject.faces.stage),
+        "model": asdict(loaded.faces.G.config),
+        "stage": list(loaded.faces.stage),
         **{name: value for name, value in kept.items() if isinstance(value, int)},
     }
 
 
-def write_onnx(args: argparse.Namespace, subject: Subject) -> str:
-    """Write the ONNX file and its card; return the line that says so."""
+def write_images(path: Path, loaded: Loaded, seeds: range, psi: float, licence: str) -> str:
+    """Write samples to a folder or zip, and their card; return the line that says so.
 
-    seed = args.seed if args.noise == "constant" else None
-    difference = export_onnx(args.onnx, subject.faces, seed, header(subject))
-    config, size = subject.faces.G.config, subject.faces.stage.resolution
-    last = f"`noise{subject.faces.layers - 1:02d}`"
-    maps = f"`noise00` to {last}: normal numbers [batch, 1, r, r] for each layer"
-    checked = "not checked: onnxruntime is not installed"
-    if difference is not None:
-        checked = f"at most {difference:.1e} from PyTorch's pictures in onnxruntime"
-    use = [
-        f"ONNX, {checked}. Inputs: `z`, normal numbers [batch, {config.z_dim}]; `psi`, one number "
-        f"(0.7 is usual, 1 gives full variety){'; ' + maps if seed is None else ''}. Outputs: "
-        f"`images` [batch, 3, {size}, {size}], red, green and blue in about [-1, 1], and `ws` "
-        f"[batch, {config.num_ws}, {config.w_dim}]. To mix faces, cut the graph at `ws`: "
-        "`onnx.utils.extract_model(FILE, PART, ['ws', ...], ['images'])`."
-    ]
-    return f"{args.onnx}: {checked}; {write_card_of(args.onnx, args, subject, use)}"
-
-
-def write_safetensors(args: argparse.Namespace, subject: Subject) -> str:
-    """Write the safetensors file and its card; return the line that says so."""
-
-    weights = subject.faces.G.state_dict()
-    save_safetensors(args.safetensors, weights, header(subject))
-    name = args.safetensors.name
-    use = [
-        f"safetensors: `python generate.py {name}` with Retrato. The entry `config` of the "
-        "header's metadata holds, as JSON, what the networks are built from."
-    ]
-    shown = f"{args.safetensors}: {len(weights):,} tensors"
-    return f"{shown}; {write_card_of(args.safetensors, args, subject, use)}"
-
-
-def write_images(args: argparse.Namespace, subject: Subject) -> str:
-    """Write the samples and their card; return the line that says so."""
-
-    faces = subject.faces
-    faces.dtype = dtype_of_pictures(args.precision, faces.device)
-    seeds = range(args.seed, args.seed + args.count)
-    with tqdm(total=args.count, unit=" images", leave=False, disable=None) as bar:
-        write_samples(args.images, faces, seeds, args.psi, bar.update)
-    use = [
-        f"{args.count:,} samples as PNG: seeds {seeds[0]} to {seeds[-1]}, psi {args.psi:g}. They "
-        "are made, not photographed; no one is seen in them."
-    ]
-    return (
-        f"{args.images}: {args.count:,} pictures; {write_card_of(args.images, args, subject, use)}"
+    Raises UserError or OSError.
+    """
+    count = len(seeds)
+    with tqdm(total=count, unit=" images", leave=False, disable=None) as bar:
+        write_samples(path, loaded.faces, seeds, psi, bar.update)
+    use = (
+        f"{count:,} samples as PNG: seeds {seeds[0]} to {seeds[-1]}, psi {psi:g}. They are "
+        "generated, not photographed; they show no real person."
     )
+    return f"{path}: {count:,} pictures; {write_card_beside(path, loaded, licence, use)}"
 
 
-def write_card_of(path: Path, args: argparse.Namespace, subject: Subject, use: list[str]) -> str:
-    """Write the card of the export at `path` beside it; return its name for the line."""
-
+def write_card_beside(path: Path, loaded: Loaded, licence: str, use: str) -> str:
+    """Write the card of the export at `path`; return the part of the line that names it."""
     card = path.with_name(f"{path.name}.md")
-    write_card(card, subject, path.name, args.license, use)
+    write_card(card, loaded, path.name, licence, use)
     return f"card: {card.name}"

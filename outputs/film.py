@@ -1,6 +1,6 @@
-"""Moving pictures: WebP and GIF by Pillow, MP4 by PyAV (pip install av).
+"""Films: WebP and GIF by Pillow, MP4 by PyAV (pip install av).
 
-What a film shows is decided elsewhere, save for the film of a run's own sample grids.
+What a film shows is decided elsewhere, except for the film of a run's own sample grids.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from PIL import Image
 from checkpoints.run_folder import SAMPLES
 from common.images import write_image
 
-FILM_PX = 256  # smaller frames are enlarged to it
+FILM_PX = 256  # to which smaller frames are enlarged
 FILM_QUALITY = 85  # of WebP
 PROGRESS_FRAMES = 120  # at most, evenly spaced over the run
 PROGRESS_MS = 100  # of each frame but the last
-PROGRESS_HOLD_MS = 3000  # of the last
+PROGRESS_HOLD_MS = 3000  # of the last frame
 PROGRESS_QUALITY = 60  # 120 grids of 4 x 8 faces of 64 px: 2.7 MB, at 85 4.4 MB
-PROGRESS_PX = 1080  # larger grids are reduced to this
+PROGRESS_PX = 1080  # to which larger grids are reduced
 
 
 def write_film(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
-    """Write frames of one size as an endless film in the format that `path` ends with.
+    """Write frames of one size as a looping film, in the format of `path`'s suffix.
 
     Raises OSError; `path` is never half a file.
     """
@@ -37,9 +37,9 @@ def write_film(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
 def write_animation(
     frames: Sequence[Image.Image], path: Path, milliseconds: Sequence[float], quality: int
 ) -> None:
-    """Write frames of one size as an endless .webp or .gif, each shown for its `milliseconds`.
+    """Write frames of one size as a looping .webp or .gif, each shown for its `milliseconds`.
 
-    `quality` is WebP's, 0 to 100.
+    `quality` is that of WebP, 0 to 100.
     """
     first, *rest = frames
     options = {"quality": quality, "method": 4} if path.suffix == ".webp" else {}
@@ -50,7 +50,7 @@ def write_animation(
 
 
 def _write_mp4(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
-    """Write an .mp4 that any browser plays: H.264, 4:2:0, of even width and height."""
+    """Write an .mp4 that any browser plays: H.264, 4:2:0, even width and height."""
     import av
 
     partial = path.with_name(f".{path.name}.tmp")
@@ -69,16 +69,16 @@ def _write_mp4(frames: Sequence[Image.Image], path: Path, fps: int) -> None:
 
 
 def enlarge(image: Image.Image, side: int) -> Image.Image:
-    """Return a square image at a whole multiple of its size, `side` px or more, smoothed."""
+    """Return an image enlarged by the smallest whole factor to a width of at least `side` px."""
     times = -(-side // image.width)
     size = (image.width * times, image.height * times)
     return image if times == 1 else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def progress_paths(run: Path) -> list[Path]:
-    """Return the sample grids of a run that its film shows, first and last among them.
+    """Return the sample grids of a run for its film, among them the first and the last.
 
-    Raises OSError where there is none.
+    Raises OSError if there is none.
     """
     found = [path for path in (run / SAMPLES).glob("*.png") if path.stem.isdecimal()]
     if not found:
@@ -89,7 +89,7 @@ def progress_paths(run: Path) -> list[Path]:
 
 
 def write_progress(paths: Sequence[Path], path: Path) -> None:
-    """Write the film of a run: its sample grids one after the other, the last one held."""
+    """Write the film of a run: its sample grids in order, the last one held longer."""
     frames = [_read_sheet(sheet) for sheet in paths]
     size = frames[-1].size
     frames = [frame if frame.size == size else frame.resize(size) for frame in frames]
@@ -98,7 +98,7 @@ def write_progress(paths: Sequence[Path], path: Path) -> None:
 
 
 def _read_sheet(path: Path) -> Image.Image:
-    """Return a sample grid in RGB, at most PROGRESS_PX on its longer side."""
+    """Return a sample grid in RGB, its longer side at most PROGRESS_PX. Raises OSError."""
     try:
         with Image.open(path) as image:
             sheet = image.convert("RGB")

@@ -1,12 +1,9 @@
-"""What generate.py writes: the sample grid, single faces, style mixes and the film.
-
-Here sheets are laid out and written; what a picture is made of is sampling.py's, flags are
-generate.py's.
-"""
+"""The sample grid, single faces, style mixes and the film of generate.py."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -16,93 +13,108 @@ from common.cli import UserError
 from common.images import grid, write_image
 from outputs.film import FILM_PX, enlarge, write_film
 from outputs.job import Job
-from sampling.latents import Latents, save_latents
+from sampling.latents import save_latents
 from sampling.sampler import (
     PARTS,
     SHARED_NOISE,
     Faces,
+    check_variety,
     find_layers,
-    refuse_alike,
     replace_layers,
     walk,
 )
 
-MAX_SHEET = 2**26  # pixels of one picture: 8192 x 8192, what viewers still open
+MAX_SHEET = 2**26  # pixels of a picture: 8192 x 8192, which viewers still open
 MAX_FILM = 2**28  # pixels of all frames, which are held in memory: 0.8 GB
 
-
-def draw_samples(job: Job) -> list[str]:
-    """Write sample.png and, if asked for, a file for each seed; return what was written."""
-    faces, args = job.faces, job.args
-    n_row, n_col = sample_grid(args, faces.stage.resolution)
-    shown: list[Tensor] = []
-    wanted = args.seeds if args.singles else args.seeds[: n_row * n_col]
-    for start in range(0, len(wanted), faces.batch):
-        batch = wanted[start : start + faces.batch]
-        images = faces.render(*job.some(batch))
-        refuse_alike(images, batch, args.psi)
-        if start < n_row * n_col:
-            shown.append(images)
-        if args.singles:
-            for seed, image in zip(batch, images, strict=True):
-                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-                write_image(picture, job.path(job.single(seed)))
-        job.bar.update(len(batch))
-    sheet = torch.cat(shown)[: n_row * n_col]
-    path = job.path("sample.png")
-    write_image(grid(sheet, n_col), path)
-    kind = "faces" if job.latents else "seeds"
-    lines = [f"{path}: {len(sheet):,} of {len(args.seeds):,} {kind}"]
-    if args.w_out:
-        save_latents(args.w_out, faces.G, Latents(*job.some(args.seeds[: len(sheet)])))
-        lines.append(f"{args.w_out}: styles and noise of {len(sheet):,} {kind}")
-    if args.singles:
-        first, last = job.single(wanted[0]), job.single(wanted[-1])
-        lines.append(f"{job.out / first} to {last}: {len(wanted):,} pictures")
-    return lines
+MixSeeds = tuple[Sequence[int], Sequence[int]]  # of the left column and of the top row
 
 
-def sample_grid(args: argparse.Namespace, resolution: int) -> tuple[int, int]:
-    """Return the rows and columns of the sample grid; UserError if it would be too large."""
-    n_col = min(args.n_col, len(args.seeds))
-    n_row = -(-len(args.seeds) // n_col)
+def grid_shape(count: int, n_row: int | None, n_col: int, resolution: int) -> tuple[int, int]:
+    """Return the rows and columns of a grid for `count` images, with at most `n_row` rows.
+
+    Without `n_row`, there are as many rows as fit into a picture. Raises UserError if the grid is
+    too large for one.
+    """
+    n_col = min(n_col, count)
+    rows_needed = -(-count // n_col)
     fitting = MAX_SHEET // (n_col * resolution**2)
-    n_row = min(n_row, args.n_row or max(1, fitting))
-    if n_row > fitting:
+    rows = min(rows_needed, n_row or max(1, fitting))
+    if rows > fitting:
         raise UserError(
-            f"--n_row, --n_col: {n_row} x {n_col} images of {resolution} px are too many for one "
+            f"--n_row, --n_col: {rows} x {n_col} images of {resolution} px are too many for one "
             f"picture; expected at most {MAX_SHEET // resolution**2:,} images",
             2,
         )
-    return n_row, n_col
+    return rows, n_col
 
 
-def choose_mixes(args: argparse.Namespace, faces: Faces) -> dict[str, range]:
-    """Return the layers of each mix by its name; UserError where the model has none such.
+def draw_samples(
+    job: Job, numbers: Sequence[int], shape: tuple[int, int], singles: bool, w_out: Path | None
+) -> list[str]:
+    """Write sample.png with `shape` rows and columns of the faces; return what was written.
 
-    If none are named, parts that this stage does not have are left out.
+    With `singles` each face is also written to a file of its own; the styles of the faces on the
+    grid go to `w_out`.
     """
-    left, top = args.mix_seeds
+    faces, (n_row, n_col) = job.faces, shape
+    shown = numbers[: n_row * n_col]
+    drawn = numbers if singles else shown
+    cells: list[Tensor] = []
+    for start in range(0, len(drawn), faces.batch):
+        batch = drawn[start : start + faces.batch]
+        latents = job.latents(batch)
+        images = faces.render(latents.ws, latents.noise, job.bar.update)
+        check_variety(images, batch, job.psi)
+        if start < len(shown):
+            cells.append(images)
+        if singles:
+            for number, image in zip(batch, images, strict=True):
+                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                write_image(picture, job.path(single_name(job, number)))
+    path = job.path("sample.png")
+    write_image(grid(torch.cat(cells)[: len(shown)], n_col), path)
+    lines = [f"{path}: {len(shown):,} of {len(numbers):,} {job.kind}s"]
+    if w_out:
+        save_latents(w_out, faces.G, job.latents(shown))
+        lines.append(f"{w_out}: styles and noise of {len(shown):,} {job.kind}s")
+    if singles:
+        first, last = single_name(job, drawn[0]), single_name(job, drawn[-1])
+        lines.append(f"{job.out / first} to {last}: {len(drawn):,} pictures")
+    return lines
+
+
+def single_name(job: Job, number: int) -> str:
+    """Return the file name of one face."""
+    return f"{job.kind}{number:04d}.png"
+
+
+def choose_mixes(names: Sequence[str] | None, seeds: MixSeeds, faces: Faces) -> dict[str, range]:
+    """Return the layers of each mix by its name; without `names`, the parts in use at this stage.
+
+    Raises UserError for layers not in use, or if a sheet is too large.
+    """
+    left, top = seeds
     cells = (len(left) + 1) * (len(top) + 1)
     most = MAX_SHEET // faces.stage.resolution**2
     if cells > most:
         raise UserError(f"--mix_seeds: {cells:,} images on a sheet; expected at most {most:,}", 2)
-    if args.mix_layers:
-        return {name: find_layers(faces, name, "--mix_layers") for name in args.mix_layers}
+    if names:
+        return {name: find_layers(faces, name, "--mix_layers") for name in names}
     return {name: faces.part(name) for name in PARTS if faces.part(name)}
 
 
-def draw_mixes(job: Job, mixes: dict[str, range]) -> list[str]:
+def draw_mixes(job: Job, seeds: MixSeeds, mixes: dict[str, range]) -> list[str]:
     """Write a sheet for each mix, as figure 3 of Karras et al. 2019; return what was written."""
     faces = job.faces
-    left, top = (faces.ws(chosen, job.args.psi) for chosen in job.args.mix_seeds)
+    left, top = (faces.ws(side, job.psi) for side in seeds)
     noise = faces.noise([SHARED_NOISE])
-    sources = torch.cat(list(job.render(torch.cat([left, top]), noise)))
+    sources = faces.render(torch.cat([left, top]), noise, job.bar.update)
     left_faces, top_faces = sources.split([len(left), len(top)])
     lines = []
     for name, layers in mixes.items():
         rows = [replace_layers(faces.G, ws.expand_as(top), top, layers) for ws in left]
-        cells = torch.cat(list(job.render(torch.cat(rows), noise)))
+        cells = faces.render(torch.cat(rows), noise, job.bar.update)
         path = job.path(f"mix_{name}.png")
         write_image(mix_sheet(left_faces, top_faces, cells), path)
         lines.append(f"{path}: layers {layers.start}-{layers.stop - 1} from the top row")
@@ -112,7 +124,7 @@ def draw_mixes(job: Job, mixes: dict[str, range]) -> list[str]:
 def mix_sheet(left: Tensor, top: Tensor, cells: Tensor) -> Image.Image:
     """Return the sheet of uint8 images [L, 3, R, R], [T, 3, R, R] and [L * T, 3, R, R].
 
-    The sources stand apart from the mixes; the corner between them is blank.
+    A margin separates the sources from the mixes; the corner is blank.
     """
     body, head, side = grid(cells, len(top)), grid(top, len(top)), grid(left, 1)
     margin = max(2, left.shape[-1] // 8)
@@ -123,38 +135,29 @@ def mix_sheet(left: Tensor, top: Tensor, cells: Tensor) -> Image.Image:
     return sheet
 
 
-def film_length(args: argparse.Namespace, resolution: int) -> int:
-    """Return the frames of the film, 0 if there is none; UserError if they are too many."""
-    frames = len(args.film_seeds) * args.frames if args.film else 0
+def check_film(frames: int, resolution: int) -> None:
+    """Raise UserError if a film has too many frames for the memory."""
     side = max(FILM_PX, resolution)
     if frames > MAX_FILM // side**2:
         raise UserError(
             f"--film: {frames:,} frames of {side} px; expected at most {MAX_FILM // side**2:,}. "
-            "Take fewer --seeds or --frames",
+            "Use fewer --seeds or --frames",
             2,
         )
-    return frames
 
 
-def draw_film(job: Job) -> list[str]:
-    """Write the walk through w, with one noise for all frames; return what was written."""
-    faces, args = job.faces, job.args
-    ws = walk(job.some(args.film_seeds)[0], args.frames)
-    batches = job.render(ws, faces.noise([SHARED_NOISE]))
-    frames = [
+def draw_film(job: Job, numbers: Sequence[int], frames: int, suffix: str, fps: int) -> list[str]:
+    """Write film.webp, .gif or .mp4: a closed walk through w, `frames` from one face to the next.
+
+    All frames have the same noise. Returns what was written.
+    """
+    ws = walk(job.latents(numbers).ws, frames)
+    noise = job.faces.noise([SHARED_NOISE])
+    pictures = [
         enlarge(Image.fromarray(image.numpy()), FILM_PX)
-        for images in batches
-        for image in images.permute(0, 2, 3, 1).contiguous()
+        for batch in ws.split(job.faces.batch)
+        for image in job.faces.render(batch, noise, job.bar.update).permute(0, 2, 3, 1).contiguous()
     ]
-    path = job.path(f"film.{args.film}")
-    write_film(frames, path, args.fps)
-    return [f"{path}: {len(frames):,} frames, {len(frames) / args.fps:.0f} s"]
-
-
-def planned(args: argparse.Namespace, faces: Faces, mixes: int) -> int:
-    """Return how many images are to be rendered; UserError if a sheet or film is too large."""
-    n_row, n_col = sample_grid(args, faces.stage.resolution)
-    samples = len(args.seeds) if args.singles else min(len(args.seeds), n_row * n_col)
-    left, top = map(len, args.mix_seeds)
-    sources = left + top
-    return samples + sources + mixes * left * top + film_length(args, faces.stage.resolution)
+    path = job.path(f"film.{suffix}")
+    write_film(pictures, path, fps)
+    return [f"{path}: {len(pictures):,} frames, {len(pictures) / fps:.0f} s"]

@@ -1,8 +1,8 @@
 """A generator as an ONNX file: z -> w -> truncated ws -> images, for any runtime that reads it.
 
-The graph takes `z` [batch, z_dim] and `psi` (a number), and gives `images` [batch, 3, R, R], about
-[-1, 1], and `ws` [batch, num_ws, w_dim], from where it may be cut in two to mix styles. It is
-written once a runtime has given the same pictures.
+The graph takes `z` [batch, z_dim] and `psi` (a number), and gives `images` [batch, 3, R, R] in
+about [-1, 1] and `ws` [batch, num_ws, w_dim], where it may be cut in two to mix styles. The file is
+written only if onnxruntime, where it is installed, gives the same pictures.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from common.files import replacing
 from sampling.sampler import Faces
 
 TOLERANCE = 1e-4  # of 2, the range of an image
-BATCHES = (1, 3)  # that are tried
-OPSET = 18  # of 2022: what is older cannot say all that torch writes
+BATCHES = (1, 3)  # batch sizes that are compared
+OPSET = 18  # of 2022: older ones lack operators that torch writes
 CHECK_SEED, CHECK_PSI = 0, 0.7
 
 
@@ -40,7 +40,7 @@ class ToStyles(nn.Module):
 
 
 class ToImages(nn.Module):
-    """The second half: ws and noise to images; `constant` is the noise if it is no input."""
+    """The second half: ws and noise to images; `constant` is the noise unless it is an input."""
 
     def __init__(self, faces: Faces, constant: list[Tensor] | None) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ class ToImages(nn.Module):
 
 
 def export_onnx(path: Path, faces: Faces, seed: int | None, config: dict[str, Any]) -> float | None:
-    """Write `faces`, on the CPU, as an ONNX file; return how much it differs from PyTorch, at most.
+    """Write `faces`, on the CPU, as an ONNX file; return its largest difference from PyTorch.
 
-    That is None without onnxruntime. The noise is that of `seed`, or one more input for each layer:
-    noise00, noise01, ... Raises UserError, OSError.
+    Without onnxruntime that is None. The noise is that of `seed`, or else an input for each layer:
+    noise00, noise01, ... Raises UserError or OSError.
     """
     constant = None if seed is None else faces.noise([seed])
     content = build(faces, constant, config)
@@ -73,7 +73,7 @@ def export_onnx(path: Path, faces: Faces, seed: int | None, config: dict[str, An
 
 
 def draw_inputs(faces: Faces, batch: int, constant: list[Tensor] | None) -> list[Tensor]:
-    """Return z, psi and, unless it is constant, noise to try a graph with."""
+    """Return z, psi and, unless it is constant, noise for comparing a graph with PyTorch."""
     rng = torch.Generator().manual_seed(CHECK_SEED)
     z = torch.randn(batch, faces.G.config.z_dim, generator=rng)
     noise = [] if constant else faces.G.draw_noise(batch, faces.stage.resolution, rng)
@@ -81,10 +81,10 @@ def draw_inputs(faces: Faces, batch: int, constant: list[Tensor] | None) -> list
 
 
 def build(faces: Faces, constant: list[Tensor] | None, config: dict[str, Any]) -> bytes:
-    """Return the ONNX file. Raises UserError.
+    """Return the content of the ONNX file. Raises UserError.
 
-    Its halves are traced apart: as one, either would take the size of a batch from the other's
-    inputs, and could not be cut off.
+    Its halves are traced separately: traced as one, each would take the batch size from the other's
+    inputs, and the graph could not be cut.
     """
     import onnx.compose
 
@@ -101,16 +101,16 @@ def build(faces: Faces, constant: list[Tensor] | None, config: dict[str, Any]) -
     try:
         return model.SerializeToString()
     except ValueError as error:  # protobuf's limit
-        raise UserError(f"--onnx: more than 2 GB, as one such file may be ({error})") from None
+        raise UserError(f"--onnx: more than 2 GB, the limit of an ONNX file ({error})") from None
 
 
 def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> Any:
-    """Return the ONNX model of a module, for any batch size."""
+    """Return the ONNX model of a module, for any batch size, as onnx.ModelProto."""
     batch = {0: torch.export.Dim("batch")}
     shapes: list[Any] = [batch if tensor.ndim else None for tensor in inputs.values()]
     if isinstance(module, ToImages):  # one argument takes all the noise, if there is any
         shapes = [batch, (batch,) * (len(inputs) - 1)][: len(inputs)]
-    with warnings.catch_warnings(action="ignore"):  # torch's advice to those who write exporters
+    with warnings.catch_warnings(action="ignore"):  # torch's advice for authors of exporters
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
@@ -120,7 +120,7 @@ def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> Any:
             dynamic_shapes=tuple(shapes),
             opset_version=OPSET,
             external_data=False,
-            optimize=False,  # it drops an epsilon of 1e-8 as if it were zero
+            optimize=False,  # it would drop an epsilon of 1e-8 as zero
             verbose=False,
         )
     assert program is not None
@@ -128,7 +128,7 @@ def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> Any:
 
 
 def largest_difference(content: bytes, faces: Faces, constant: list[Tensor] | None) -> float:
-    """Return by how much images or ws of the file differ from PyTorch's, at most."""
+    """Return the largest difference of images and ws between the file and PyTorch."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

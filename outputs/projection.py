@@ -1,4 +1,4 @@
-"""Photos and a checkpoint become styles, a sheet and a film: project.py's work."""
+"""project.py's work: from photos and a checkpoint to files of styles, a sheet and a film."""
 
 from __future__ import annotations
 
@@ -12,51 +12,39 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoints.run_folder import run_of
 from common.cli import tell
 from common.device import choose_device
 from common.images import grid, to_uint8, write_image
 from outputs.film import FILM_QUALITY, enlarge, write_animation
 from outputs.sheet import Row, beside, difference, heat, sheet
-from sampling.latents import Latents, save_latents, unique_names
+from sampling.latents import save_latents, unique_names
 from sampling.projector import Projection, as_trained, load_projector, prepare_photos, recipe_of
 from sampling.sampler import Faces, load_faces
 from sampling.similarity import psnr, ssim
 
 PROGRAM = "project.py"
-
-
-FILM_PHOTOS = 8  # at most in the film, side by side
-
-
+FILM_PHOTOS = 8  # at most, side by side
 FILM_PX = 128  # of each of them, at least
-
-
 FILM_MS, FILM_HOLD_MS = 100, 2000  # of each frame, and of the last
-
-
-MOST = 64.0  # of 255: the difference that is brightest on the sheet
-
-
-SHEET_ROWS, SHEET_COLUMNS = 8, 3  # photos below each other before they stand side by side
+BRIGHTEST = 64.0  # of 255: the difference at the bright end of heat maps
+PANEL_ROWS, PANELS = 8, 3  # photos in a panel of the sheet before there is another, up to PANELS
 
 
 def project_all(args: argparse.Namespace) -> list[str]:
-    """Project the photos, write every file, and return a line for each photo and picture.
+    """Project the photos, write every file, and return a line for each.
 
     Raises UserError or OSError.
     """
-
-    device = choose_device(args.device)
-    told = partial(tell, PROGRAM)
-    loaded = load_faces(args.checkpoint, device, told)
-    faces, file, _ = loaded
-    targets = as_trained(prepare_photos(args.photos, recipe_of(faces, file)), faces).to(device)
-    projector = load_projector(loaded, args.steps, args.precision, told)
+    device, warn = choose_device(args.device), partial(tell, PROGRAM)
+    loaded = load_faces(args.checkpoint, device, warn)
+    faces = loaded.faces
+    photos = prepare_photos(args.photos, recipe_of(faces, loaded.file))
+    targets = as_trained(photos, faces).to(device)
+    projector = load_projector(loaded, args.steps, args.precision, warn)
     total = len(targets) * args.steps
     with tqdm(total=total, unit=" steps", leave=False, disable=None) as bar:
         projection = projector.project(targets, args.seed, bar.update)
-    out = args.out or run_of(file) / "projected"
+    out = args.out or loaded.run / "projected"
     out.mkdir(parents=True, exist_ok=True)
     return write_all(out, args.photos, faces, to_uint8(targets).cpu(), projection)
 
@@ -65,50 +53,48 @@ def write_all(
     out: Path, paths: Sequence[Path], faces: Faces, targets: Tensor, projection: Projection
 ) -> list[str]:
     """Write a file of styles for each photo, the sheet and the film; return what was written."""
-
-    latents, reached = projection.latents, projection.way[-1]
-    ratios, likenesses = psnr(targets, reached).tolist(), ssim(targets, reached).tolist()
+    reached = projection.frames[-1]
+    ratios, similarities = psnr(targets, reached).tolist(), ssim(targets, reached).tolist()
     lines, labels = [], []
     for i, name in enumerate(unique_names(paths)):
         path = out / f"{name}.npz"
-        one = slice(i, i + 1)
-        save_latents(path, faces.G, Latents(latents.ws[one], [maps[one] for maps in latents.noise]))
-        labels.append(f"{name[:20]}\n{ratios[i]:.1f} dB\nSSIM {likenesses[i]:.2f}")
-        lines.append(f"{path}: PSNR {ratios[i]:.2f} dB, SSIM {likenesses[i]:.3f}")
-    mean = f"PSNR {sum(ratios) / len(ratios):.2f} dB, SSIM {sum(likenesses) / len(ratios):.3f}"
+        save_latents(path, faces.G, projection.latents[i : i + 1])
+        labels.append(f"{name[:20]}\n{ratios[i]:.1f} dB\nSSIM {similarities[i]:.2f}")
+        lines.append(f"{path}: PSNR {ratios[i]:.2f} dB, SSIM {similarities[i]:.3f}")
+    mean = f"PSNR {sum(ratios) / len(ratios):.2f} dB, SSIM {sum(similarities) / len(ratios):.3f}"
     path = out / "projection.png"
-    write_image(draw_sheet(targets, reached, labels, mean), path)
+    write_image(projection_sheet(targets, reached, labels, mean), path)
     lines.append(f"{path}: {len(paths):,} photos, mean {mean}")
-    return [*lines, write_way(out / "projection.webp", targets, projection.way)]
+    return [*lines, write_search(out / "projection.webp", targets, projection.frames)]
 
 
-def draw_sheet(targets: Tensor, reached: Tensor, labels: Sequence[str], mean: str) -> Image.Image:
-    """Return photo, reconstruction and difference of each photo, side by side if there are many.
+def projection_sheet(
+    targets: Tensor, reached: Tensor, labels: Sequence[str], mean: str
+) -> Image.Image:
+    """Return a sheet of photo, reconstruction and difference; many photos stand in panels.
 
     The scale of differences is fixed, so that sheets can be compared.
     """
-
-    change = heat(difference(targets, reached), MOST)
+    change = heat(difference(targets, reached), BRIGHTEST)
     triples = zip(labels, zip(targets, reached, change, strict=True), strict=True)
     rows = [Row(label, pictures) for label, pictures in triples]
-    columns = min(SHEET_COLUMNS, -(-len(rows) // SHEET_ROWS))
-    share = -(-len(rows) // columns)
+    count = min(PANELS, -(-len(rows) // PANEL_ROWS))
+    share = -(-len(rows) // count)
     heads = ("photo", "reconstruction", "difference")
     panels = []
     for start in range(0, len(rows), share):
         first = start == 0
         title = f"{len(rows)} photos, mean {mean}" if first and len(rows) > 1 else " "
         panel = rows[start : start + share]
-        panels.append(sheet(panel, heads, title, MOST if first else None))
+        panels.append(sheet(panel, heads, title, BRIGHTEST if first else None))
     return beside(panels)
 
 
-def write_way(path: Path, targets: Tensor, way: Sequence[Tensor]) -> str:
-    """Write the film of the way: photos above, what shows them below; return what was written."""
-
+def write_search(path: Path, targets: Tensor, frames: Sequence[Tensor]) -> str:
+    """Write the film of the search, photos above and pictures below; return what was written."""
     shown = min(len(targets), FILM_PHOTOS)
-    pairs = [torch.cat([targets[:shown], reached[:shown]]) for reached in way]
-    frames = [enlarge(grid(pair, shown), FILM_PX * shown) for pair in pairs]
-    milliseconds = [FILM_MS] * (len(frames) - 1) + [FILM_HOLD_MS]
-    write_animation(frames, path, milliseconds, FILM_QUALITY)
-    return f"{path}: the way there, {shown} photos"
+    pairs = [torch.cat([targets[:shown], pictures[:shown]]) for pictures in frames]
+    sheets = [enlarge(grid(pair, shown), FILM_PX * shown) for pair in pairs]
+    milliseconds = [FILM_MS] * (len(sheets) - 1) + [FILM_HOLD_MS]
+    write_animation(sheets, path, milliseconds, FILM_QUALITY)
+    return f"{path}: the search, {shown} photos"

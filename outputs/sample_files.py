@@ -1,8 +1,8 @@
-"""Samples as files that other programs read, to measure them or to train on them.
+"""Samples as files for other programs, to measure them or to train on them.
 
-A zip is laid out as by NVIDIA's dataset_tool.py: 00000/img00000000.png and so on, stored and not
-compressed, and a dataset.json without labels. In a folder the pictures lie flat, as torch-fidelity
-looks for them unless told otherwise; NVIDIA's programs search folders whole.
+A zip has the layout of NVIDIA's dataset_tool.py: 00000/img00000000.png and so on, uncompressed, and
+a dataset.json without labels. A folder is flat, as torch-fidelity expects by default; NVIDIA's
+programs search all subfolders.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from pathlib import Path
 from PIL import Image
 
 from common.files import replacing
-from sampling.sampler import Faces, refuse_alike
+from sampling.sampler import Faces, check_variety
 
-MADE = (1980, 1, 1, 0, 0, 0)  # the time of every member: the same samples are the same zip
+MADE = (1980, 1, 1, 0, 0, 0)  # the time of every member, so that equal samples give equal zips
 NAME = "img{:08d}.png"
 
 
 def is_zip(path: Path) -> bool:
-    """Return whether samples at `path` go into a zip."""
+    """Return whether `path` is the name of a zip."""
     return path.suffix.lower() == ".zip"
 
 
 def write_samples(
-    path: Path, faces: Faces, seeds: range, psi: float, done: Callable[[int], object]
+    path: Path, faces: Faces, seeds: range, psi: float, progress: Callable[[int], object]
 ) -> None:
-    """Write the picture of each seed to the folder or zip `path`, which is whole or not there.
+    """Write the picture of each seed to the folder or zip `path`, whole or not at all.
 
-    A zip is replaced, a folder must be empty or not be there. Raises OSError, UserError.
+    A zip is replaced; a folder must be empty or new. Raises OSError or UserError.
     """
-    pictures = render(faces, seeds, psi, done)
+    pictures = render(faces, seeds, psi, progress)
     if is_zip(path):
         write_zip(path, pictures)
     else:
@@ -44,16 +44,15 @@ def write_samples(
 
 
 def render(
-    faces: Faces, seeds: range, psi: float, done: Callable[[int], object]
+    faces: Faces, seeds: range, psi: float, progress: Callable[[int], object]
 ) -> Iterator[Image.Image]:
-    """Yield the picture of each seed, the same as generate.py's."""
+    """Yield the picture of each seed, the same as generate.py's. Raises UserError."""
     for start in range(0, len(seeds), faces.batch):
         batch = seeds[start : start + faces.batch]
-        images = faces.render(faces.ws(batch, psi), faces.noise(batch))
-        refuse_alike(images, batch, psi)
+        images = faces.render(faces.ws(batch, psi), faces.noise(batch), progress)
+        check_variety(images, batch, psi)
         for image in images.permute(0, 2, 3, 1).contiguous():
             yield Image.fromarray(image.numpy())
-        done(len(batch))
 
 
 def write_zip(path: Path, pictures: Iterator[Image.Image]) -> None:
@@ -73,7 +72,7 @@ def write_zip(path: Path, pictures: Iterator[Image.Image]) -> None:
 
 
 def write_folder(path: Path, pictures: Iterator[Image.Image]) -> None:
-    """Write pictures into a new folder, put into its place once it is whole. Raises OSError."""
+    """Write pictures to a new folder, renamed into place when it is complete. Raises OSError."""
     partial = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
     try:

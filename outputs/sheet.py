@@ -1,6 +1,6 @@
-"""Labelled sheets: pictures in rows under headings, heat maps and their scale.
+"""Labelled sheets: rows of pictures under headings, heat maps and their scale.
 
-Pictures are uint8 tensors [3, R, R]; what is on a sheet is decided elsewhere.
+Pictures are uint8 tensors [3, R, R]; what a sheet shows is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-CELL = 96  # px that a picture on a sheet has at least
+CELL = 96  # px, minimum side of a picture on a sheet
 GAP = 4  # px between pictures
 TEXT = 14  # px, height of labels
-LINE = 18  # px from one line of a label to the next
+LINE = 18  # px between the lines of a label
 MARGIN = 12  # px around a sheet
 INK = (30, 30, 30)
 SCALE = "difference: 0 "
-# Dark to bright at even steps of lightness, so that twice as far looks twice as far: 0 to 1.
+# Dark to bright in even steps of lightness, so that twice the change looks twice as bright.
 HEAT = (
     (0, 0, 4),
     (40, 11, 84),
@@ -35,29 +35,29 @@ HEAT = (
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures of one row, None where a cell stays blank, and what stands to the left."""
+    """The label at the left of a row, and its pictures; None leaves a cell blank."""
 
     label: str
     pictures: Sequence[Tensor | None]
 
 
-def heat(change: Tensor, most: float) -> Tensor:
-    """Return a change [..., H, W] as colours, uint8 [..., 3, H, W]: 0 is black, `most` bright."""
+def heat(change: Tensor, brightest: float) -> Tensor:
+    """Return a change [..., H, W] as colours, uint8 [..., 3, H, W]: black at 0 to `brightest`."""
     table = torch.tensor(HEAT, dtype=torch.float32)
-    place = (change.float() / most).clamp(0, 1) * (len(HEAT) - 1)
+    place = (change.float() / brightest).clamp(0, 1) * (len(HEAT) - 1)
     below = place.floor().long().clamp(max=len(HEAT) - 2)
     colours = torch.lerp(table[below], table[below + 1], (place - below)[..., None])
     return colours.round().to(torch.uint8).movedim(-1, -3)
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean absolute difference over the colours of uint8 images: [..., H, W], 0-255."""
+    """Return the absolute difference of uint8 images, mean over colours: [..., H, W], 0 to 255."""
     return (a.float() - b.float()).abs().mean(dim=-3)
 
 
 @cache
 def font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Return the font of labels, which comes with Pillow."""
+    """Return Pillow's own font, for labels."""
     return ImageFont.load_default(TEXT)
 
 
@@ -65,12 +65,12 @@ def sheet(
     rows: Sequence[Row],
     heads: Sequence[str] = (),
     title: str = "",
-    most: float | None = None,
+    brightest: float | None = None,
     apart: int = 0,
 ) -> Image.Image:
-    """Return the rows under a title and headings, one heading a column; newlines break lines.
+    """Return the rows under a title and a heading for each column; any text may have newlines.
 
-    With `most`, the scale of the heat maps stands below: differences of 0 to `most` of 255. If
+    With `brightest`, the scale of heat maps is below: differences of 0 to `brightest` of 255. If
     `apart` is not 0, a wider gap follows every `apart` columns.
     """
     sides = [picture.shape[-1] for row in rows for picture in row.pictures if picture is not None]
@@ -81,9 +81,9 @@ def sheet(
     top = MARGIN + LINE * (title.count("\n") + 1 if title else 0)
     top += LINE * max((head.count("\n") + 1 for head in heads), default=0) + GAP
     xs = [left + i * (cell + GAP) + (i // apart * MARGIN if apart else 0) for i in range(columns)]
-    scale = left + _width(SCALE) + CELL + 2 * GAP + _width(_most(most)) if most else 0
+    scale = left + _width(SCALE) + CELL + 2 * GAP + _width(_end(brightest)) if brightest else 0
     width = max(xs[-1] + cell, MARGIN + _width(title), scale) + MARGIN
-    height = top + len(rows) * (cell + GAP) + MARGIN + (2 * LINE if most else 0)
+    height = top + len(rows) * (cell + GAP) + MARGIN + (2 * LINE if brightest else 0)
     made = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(made)
     _write(draw, (MARGIN, MARGIN), title)
@@ -97,13 +97,13 @@ def sheet(
         for x, picture in zip(xs, row.pictures, strict=False):
             if picture is not None:
                 made.paste(_enlarged(picture, cell), (x, y))
-    if most:
-        _scale(made, (left, height - MARGIN - LINE), most)
+    if brightest:
+        _draw_scale(made, (left, height - MARGIN - LINE), brightest)
     return made
 
 
 def beside(panels: Sequence[Image.Image]) -> Image.Image:
-    """Return the panels side by side on white, their tops at one height."""
+    """Return the panels side by side on white, aligned at the top."""
     size = (sum(panel.width for panel in panels), max(panel.height for panel in panels))
     made = Image.new("RGB", size, "white")
     x = 0
@@ -113,18 +113,18 @@ def beside(panels: Sequence[Image.Image]) -> Image.Image:
     return made
 
 
-def _scale(made: Image.Image, place: tuple[int, int], most: float) -> None:
-    """Draw the colours of 0 to `most` and what they mean at `place`."""
+def _draw_scale(made: Image.Image, place: tuple[int, int], brightest: float) -> None:
+    """Draw the colours of 0 to `brightest` with labels at `place`."""
     bar = heat(torch.linspace(0, 1, CELL).expand(LINE, -1), 1)
     draw = ImageDraw.Draw(made)
     draw.text(place, SCALE, INK, font())
     x = place[0] + _width(SCALE) + GAP
     made.paste(Image.fromarray(bar.permute(1, 2, 0).contiguous().numpy()), (x, place[1]))
-    draw.text((x + CELL + GAP, place[1]), _most(most), INK, font())
+    draw.text((x + CELL + GAP, place[1]), _end(brightest), INK, font())
 
 
-def _most(most: float) -> str:
-    return f" {most:.0f} of 255"
+def _end(brightest: float) -> str:
+    return f" {brightest:.0f} of 255"
 
 
 def _enlarged(picture: Tensor, cell: int) -> Image.Image:
@@ -139,7 +139,7 @@ def _width(text: str) -> int:
 def _write(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, centred: bool = False
 ) -> None:
-    """Draw lines of text below `place`, from it to the right or centred on it."""
+    """Draw lines of text downwards from `place`, to its right or centred on it."""
     for number, line in enumerate(text.split("\n")):
         x = place[0] - font().getlength(line) / 2 if centred else place[0]
         draw.text((x, place[1] + number * LINE), line, INK, font())

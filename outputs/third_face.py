@@ -1,4 +1,4 @@
-"""Sheets of a third face: what each of two faces, or more, gives to it, layer by layer."""
+"""Sheets of a third face: what each of two or more faces gives to it, layer by layer."""
 
 from __future__ import annotations
 
@@ -6,102 +6,104 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from common.images import to_uint8, write_image
-from data.photos import Recipe
 from outputs.job import Job
 from outputs.sheet import Row, difference, heat, sheet
-from sampling.latents import Latents, save_latents, unique_names
+from sampling.latents import save_latents, unique_names
 from sampling.mixing import NAMES, Face, blend, crossovers
-from sampling.projector import Projector, as_trained, prepare_photos
+from sampling.projector import Projector, as_trained
+from sampling.sampler import Faces
 from sampling.similarity import psnr
 
-MOST = 128.0  # of 255: the change that is brightest in a heat map
+BRIGHTEST = 128.0  # of 255: the difference at the bright end of heat maps
 
 
-def find_photos(
-    job: Job, paths: Sequence[Path], recipe: Recipe, load: Callable[[], Projector]
-) -> tuple[dict[Path, Face], list[str]]:
-    """Find photos as project.py does and keep their styles; return the faces and what was written.
+def project_photos(
+    job: Job, paths: Sequence[Path], photos: Tensor, projector: Projector
+) -> tuple[list[Face], list[str]]:
+    """Project uint8 `photos` [N, 3, R, R] and keep their styles as files in the job's folder.
 
-    `load` gives the projector once the photos are known to be sound. Raises PhotoError.
+    Returns the faces, and what was written.
     """
-    faces = job.faces
-    targets = as_trained(prepare_photos(paths, recipe), faces).to(faces.device)
-    projector = load()
+    targets = as_trained(photos, job.faces).to(job.faces.device)
     with tqdm(total=len(paths) * projector.steps, unit=" steps", leave=False, disable=None) as bar:
         projection = projector.project(targets, 0, bar.update)
-    latents, ratios = projection.latents, psnr(to_uint8(targets).cpu(), projection.way[-1])
-    found, lines = {}, []
+    ratios = psnr(to_uint8(targets).cpu(), projection.frames[-1])
+    found, lines = [], []
     for i, (photo, name) in enumerate(zip(paths, unique_names(paths), strict=True)):
-        one = slice(i, i + 1)
-        face = Face(name[:20], latents.ws[one], [maps[one] for maps in latents.noise])
-        kept = job.path(f"{name}.npz")
-        save_latents(kept, faces.G, Latents(face.ws, face.noise))
+        latents = projection.latents[i : i + 1]
+        path = job.path(f"{name}.npz")
+        save_latents(path, job.faces.G, latents)
         lines.append(
-            f"{kept}: {photo}, PSNR {ratios[i]:.2f} dB; --mix with this file spares the search"
+            f"{path}: {photo}, PSNR {ratios[i]:.2f} dB; --mix with this file skips the search"
         )
-        found[photo] = face
+        found.append(Face(name[:20], latents.ws, latents.noise))
     return found, lines
 
 
 def draw_crossover(job: Job, chosen: Sequence[Face]) -> list[str]:
-    """Write crossover.png: the border between two faces moves over every layer, both ways.
-
-    Below each third face stands what changed against the face that all its layers came from.
-    """
-    layers = job.faces.layers
-    pictures = render(job, blend(chosen, crossovers(layers)))
-    rows = []
-    for direction, (giver, taker) in enumerate([("A", "B"), ("B", "A")]):
-        there = pictures[direction * (layers + 1) : (direction + 1) * (layers + 1)]
-        rows.append(Row(f"layers from {giver},\nthe rest of {taker}", list(there)))
-        rows.append(
-            Row(f"what that\nchanges in {taker}", list(heat(difference(there, there[0]), MOST)))
-        )
-    heads = ["none", *(f"0-{last}" if last else "0" for last in range(layers))]
-    sides = ["", *(f"to {4 << last // 2} px" for last in range(layers))]
-    heads = [f"{head}\n{side}" for head, side in zip(heads, sides, strict=True)]
-    heads[-1] = f"{heads[-1].splitlines()[0]}\nall"
+    """Write crossover.png; return what was written."""
     path = job.path("crossover.png")
-    write_image(sheet(rows, heads, titled(chosen), MOST), path)
-    return [f"{path}: {' x '.join(face.name for face in chosen)}, {layers + 1} borders both ways"]
+    write_image(crossover_sheet(job.faces, chosen, job.bar.update), path)
+    names = " x ".join(face.name for face in chosen)
+    return [f"{path}: {names}, {job.faces.layers + 1} borders both ways"]
 
 
-def draw_third(job: Job, chosen: Sequence[Face], weights: Tensor) -> list[str]:
-    """Write third.png: the faces, the one that `weights` make of them, and how it differs."""
+def crossover_sheet(
+    faces: Faces, chosen: Sequence[Face], progress: Callable[[int], object] = lambda count: None
+) -> Image.Image:
+    """Return the sheet of two faces that are mixed at every border between layers, both ways.
+
+    Below each third face is its difference to the face that gave all but the first layers.
+    `progress` is called with the number of images rendered.
+    """
+    layers = faces.layers
+    mixed = blend(chosen, crossovers(layers))
+    halves = faces.render(mixed.ws, mixed.noise, progress).split(layers + 1)
+    rows = []
+    for pictures, giver, taker in zip(halves, "AB", "BA", strict=True):
+        rows.append(Row(f"layers from {giver},\nthe rest of {taker}", list(pictures)))
+        change = heat(difference(pictures, pictures[0]), BRIGHTEST)
+        rows.append(Row(f"what that\nchanges in {taker}", list(change)))
+    heads = ["none\n", *(f"0-{last}\nto {4 << last // 2} px" for last in range(layers))]
+    heads[1] = heads[1].removeprefix("0-")
+    heads[-1] = f"0-{layers - 1}\nall"
+    return sheet(rows, heads, legend(chosen), BRIGHTEST)
+
+
+def draw_third(job: Job, chosen: Sequence[Face], weights: Tensor, w_out: Path | None) -> list[str]:
+    """Write third.png: the faces, the one mixed with `weights` [1, faces, layers], the differences.
+
+    The styles of the third face go to `w_out`. Returns what was written.
+    """
     third = blend(chosen, weights)
     alone = torch.eye(len(chosen))[:, :, None].expand(-1, -1, weights.shape[2])
-    pictures = render(job, blend(chosen, torch.cat([alone, weights])))
-    changes = heat(difference(pictures[:-1], pictures[-1]), MOST)
-    heads = [NAMES[i] for i in range(len(chosen))] + ["third face"]
+    latents = blend(chosen, torch.cat([alone, weights]))
+    pictures = job.faces.render(latents.ws, latents.noise, job.bar.update)
+    changes = heat(difference(pictures[:-1], pictures[-1]), BRIGHTEST)
+    heads = [*NAMES[: len(chosen)], "third face"]
     rows = [Row("", list(pictures)), Row("difference to\nthe third", [*changes, None])]
-    title = f"{titled(chosen)}\n{told(weights[0])}"
+    recipe = describe_weights(weights[0])
     path = job.path("third.png")
-    write_image(sheet(rows, heads, title, MOST), path)
-    lines = [f"{path}: {told(weights[0])}"]
-    if job.args.w_out:
-        save_latents(job.args.w_out, job.faces.G, third)
-        lines.append(f"{job.args.w_out}: the third face")
+    write_image(sheet(rows, heads, f"{legend(chosen)}\n{recipe}", BRIGHTEST), path)
+    lines = [f"{path}: {recipe}"]
+    if w_out:
+        save_latents(w_out, job.faces.G, third)
+        lines.append(f"{w_out}: the third face")
     return lines
 
 
-def render(job: Job, latents: Latents) -> Tensor:
-    """Return the uint8 pictures of `latents`, and move the bar."""
-    pictures = job.faces.render(latents.ws, latents.noise)
-    job.bar.update(len(pictures))
-    return pictures
-
-
-def titled(chosen: Sequence[Face]) -> str:
-    """Return which face is which, for the top of a sheet."""
+def legend(chosen: Sequence[Face]) -> str:
+    """Return which letter stands for which face, as the title of a sheet."""
     return "    ".join(f"{NAMES[i]} = {face.name}" for i, face in enumerate(chosen))
 
 
-def told(weights: Tensor) -> str:
-    """Return in words who gives what, layers with the same weights [faces, layers] together."""
+def describe_weights(weights: Tensor) -> str:
+    """Return in words which face gives which layers, from `weights` [faces, layers]."""
     found: list[str] = []
     start = 0
     for layer in range(1, weights.shape[1] + 1):

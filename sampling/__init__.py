@@ -1,1 +1,1 @@
-"""Seeds, styles (w) and photos become images. No files but styles are written."""
+"""From seeds, styles (w) or photos to images. The only files written are files of styles."""

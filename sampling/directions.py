@@ -1,4 +1,4 @@
-"""Directions in w without labels: where the styles change most, in closed form.
+"""Directions in w along which the styles change most: in closed form, without labels.
 
 Shen and Zhou 2021, "Closed-Form Factorization of Latent Semantics in GANs" (SeFa), sec. 2.
 """
@@ -14,15 +14,16 @@ from torch import Tensor
 from model import SynthesisLayer
 from sampling.sampler import Faces
 
-COUNT = 10  # directions on the sheet of all
+COUNT = 10  # directions that are shown
 
 
 def factorise(faces: Faces) -> Tensor:
-    """Return all directions [w_dim, w_dim], one a row, of length 1, the strongest first.
+    """Return all directions [w_dim, w_dim] as rows of unit length, the strongest first.
 
-    They maximise the change of the styles ||A n||^2 in turn, each at right angles to those
-    before (Shen and Zhou 2021, eq. 7 to 9): the eigenvectors of A^T A, A being the weights of the
-    style of every layer in use. The largest element of each is positive, as its sign is free.
+    Each maximises the change of the styles, ||A n||^2, among all directions orthogonal to the
+    previous ones (Shen and Zhou 2021, eq. 7 to 9): they are the eigenvectors of A^T A, where A
+    stacks the style weights of every layer in use. Their signs are arbitrary; the largest element
+    of each is made positive.
     """
     layers = list(faces.G.synthesis.layers)[: faces.layers]
     styles = [cast(SynthesisLayer, layer).style.effective_weight() for layer in layers]
@@ -33,10 +34,10 @@ def factorise(faces: Faces) -> Tensor:
     return (found * largest.sign()).float().to(faces.device)
 
 
-def moved(faces: Faces, ws: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:
-    """Return `ws` [1, num_ws, w_dim] moved along `direction` [w_dim] in every layer: [S, ...].
+def move_along(faces: Faces, ws: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:
+    """Return `ws` [1, num_ws, w_dim] moved along `direction` [w_dim], the same in every layer.
 
-    A strength of 1 is one standard deviation of w.
+    Returns [S, num_ws, w_dim], one for each strength, in standard deviations of w.
     """
-    steps = torch.tensor(strengths, device=ws.device)[:, None, None] * faces.spread()
+    steps = torch.tensor(strengths, device=ws.device)[:, None, None] * faces.w_std()
     return ws + steps * direction

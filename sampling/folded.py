@@ -1,7 +1,7 @@
-"""A generator whose weights are made ready once, for whoever shows one face after the other.
+"""A generator with its weights prepared in advance, for showing one face after another.
 
-The networks scale, spread and convert their weights in every pass, as training needs it. At width
-1 and one image a pass that is half of the work.
+In training the networks scale, expand and convert their weights in every pass. For a single image
+at width 1 that is half of the work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ops.conv import blur, fuse_up
 
 
 class ReadyConv(nn.Module):
-    """What a Conv does, with the weight that it multiplies with kept in `dtype`."""
+    """A Conv whose effective weight is computed once and kept in `dtype`."""
 
     weight: Tensor
     bias: Tensor
@@ -41,7 +41,7 @@ class ReadyConv(nn.Module):
 
 
 class ReadyUpConv(ReadyConv):
-    """What an UpConv does."""
+    """An UpConv whose effective weight is computed once."""
 
     @staticmethod
     def effective(conv: Conv) -> Tensor:
@@ -57,9 +57,9 @@ READY: dict[type[nn.Module], type[ReadyConv]] = {Conv: ReadyConv, UpConv: ReadyU
 
 
 def folded(G: Generator, dtype: torch.dtype) -> Generator:
-    """Return a copy of `G` for passes in `dtype` alone: the same images, bit for bit.
+    """Return a copy of `G` that gives the same images, bit for bit, in passes in `dtype` only.
 
-    Layers of another kind, such as other programs' generators have, stay as they are.
+    Layers of other types, as in generators of other programs, stay as they are.
     """
     made = copy.deepcopy(G).eval().requires_grad_(False)
     for layer in made.synthesis.layers:
@@ -71,6 +71,6 @@ def folded(G: Generator, dtype: torch.dtype) -> Generator:
 
 
 def ready(conv: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return `conv` with its weight made ready, or itself where it is of another kind."""
+    """Return `conv` with its weight prepared, or itself if it is of another type."""
     kind = READY.get(type(conv))
     return kind(cast(Conv, conv), dtype) if kind else conv

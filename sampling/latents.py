@@ -1,7 +1,7 @@
-"""Faces between mapping and synthesis, kept as a file: styles and noise of one generator.
+"""Files of styles: what the synthesis network turns into faces, its styles and noise.
 
 A file is an .npz of plain arrays: `format`, `generator` (a fingerprint of the weights that the
-styles belong to), `ws` and one `noise` for each layer. It is the picture, to the last bit.
+styles belong to), `ws` and one `noise` array per layer. It reproduces a picture to the last bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.files import replacing
 from model import Generator
 
 FORMAT = 1
-LONGEST_NAME = 200  # bytes of a photo's name; a file has at most 255, with all that is added
+LONGEST_NAME = 200  # bytes of a photo's name; with a suffix, a file name has at most 255
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,15 @@ class Latents:
     ws: Tensor
     noise: list[Tensor]
 
+    def __getitem__(self, rows: slice | Tensor) -> Latents:
+        """Return some of the N."""
+        return Latents(self.ws[rows], [maps[rows] for maps in self.noise])
+
 
 def fingerprint(G: Generator) -> str:
-    """Return 16 hexadecimal digits that follow from the weights of `G.synthesis`.
+    """Return 16 hexadecimal digits computed from the weights of `G.synthesis`.
 
-    The mapping is left out: what a w looks like does not depend on it.
+    The mapping is left out: the picture of a w does not depend on it.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(G.synthesis.state_dict().items()):
@@ -49,7 +53,7 @@ def fingerprint(G: Generator) -> str:
 
 
 def save_latents(path: Path, G: Generator, latents: Latents) -> None:
-    """Write `latents` of `G` so that `path` is never half a file. Raises OSError."""
+    """Write `latents` of `G` to `path`, whole or not at all. Raises OSError."""
     arrays: dict[str, Any] = {
         "format": np.int64(FORMAT),
         "generator": np.str_(fingerprint(G)),
@@ -61,9 +65,9 @@ def save_latents(path: Path, G: Generator, latents: Latents) -> None:
 
 
 def unique_names(photos: Sequence[Path]) -> list[str]:
-    """Return what the files of photos' faces are called: their names without endings.
+    """Return a file name for each photo's face: the photo's own, without its suffix.
 
-    From the second of a name on they are numbered.
+    Names that repeat are numbered from 2.
     """
     names: list[str] = []
     for path in photos:
@@ -78,7 +82,8 @@ def unique_names(photos: Sequence[Path]) -> list[str]:
 def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
     """Return what `save_latents` wrote, on G's device, for pictures of `resolution` px.
 
-    Raises UserError: not such a file, damaged, of another generator or another resolution.
+    Raises UserError if the file is damaged, not a file of styles, or of another generator or
+    resolution.
     """
     arrays = _read_arrays(path)
     if not {"format", "generator", "ws"} <= arrays.keys():
@@ -90,8 +95,8 @@ def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
         )
     if arrays["generator"].tolist() != fingerprint(G):
         raise UserError(
-            f"{path}: made with another generator; expected styles of the checkpoint given. "
-            "Use the one it was made with, or make the file anew"
+            f"{path}: made with another generator; expected styles of the given checkpoint. "
+            "Use the one it was made with, or create the file again"
         )
     noise = [arrays[name] for name in sorted(arrays) if name.startswith("noise")]
     sides = [r for r in G.config.resolutions if r <= resolution for _ in range(2)]
@@ -99,7 +104,7 @@ def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
     shapes = [(count, G.config.num_ws, G.config.w_dim), *((count, 1, r, r) for r in sides)]
     if count == 0 or [array.shape for array in (arrays["ws"], *noise)] != shapes:
         raise UserError(
-            f"{path}: does not fit; expected styles and noise for {resolution} px. Make it anew"
+            f"{path}: does not fit; expected styles and noise for {resolution} px. Create it again"
         )
     ws, *maps = (_tensor(path, array, G.w_avg.device) for array in (arrays["ws"], *noise))
     return Latents(ws, maps)
@@ -107,12 +112,12 @@ def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
 
 def _tensor(path: Path, array: np.ndarray, device: torch.device) -> Tensor:
     if array.dtype != np.float32 or not np.isfinite(array).all():
-        raise UserError(f"{path}: holds what is no finite float32 number. Make it anew")
+        raise UserError(f"{path}: expected finite float32 numbers. Create it again")
     return torch.from_numpy(array).to(device)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz whose members are stored, none larger than the file."""
+    """Return the arrays of an .npz whose members are uncompressed and fit into the file."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would hang
             raise _not_ours(path)

@@ -1,8 +1,8 @@
-"""Pictures out of a trained generator: seeds -> ws -> images, for every script that shows faces.
+"""Pictures of a trained generator: seeds -> ws -> images, for every script that shows faces.
 
-What mixes, truncates, walks or projects works on ws, between `Faces.ws` and `Faces.render`. The
-same seed is the same picture, bit for bit on one machine, whatever it is rendered together with:
-z and noise come from the seed alone and every batch has one shape. No files are written here.
+Mixing, walks and projection work on ws, between `Faces.ws` and `Faces.render`. On one machine a
+seed always gives the same picture, bit for bit, whatever it is rendered together with: its z and
+noise depend on the seed alone, and every batch has the same shape. No files are written here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,23 +18,23 @@ from torch import Tensor
 
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
-from checkpoints.run_folder import candidates
+from checkpoints.run_folder import candidates, run_of
 from common.cli import UserError
 from common.images import to_uint8
 from model import Generator, Stage
 
-BATCH = 16  # images rendered at once up to 256 px, fewer above: kernels see one shape
-# The resolutions whose layers each part has, first to last, px (Karras et al. 2019, sec. 3.1).
+BATCH = 16  # images rendered at once, fewer above 256 px
+# The first and last resolution of each part, px (Karras et al. 2019, sec. 3.1).
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1024)}
-SPREAD_SEEDS = range(1024)  # whose w tell how far w spreads
-Z, NOISE = 0, 1  # what the random numbers of a seed are for
-SHARED_NOISE = 0  # the seed of the noise of all mixes and film frames: only styles differ there
+W_STD_SEEDS = range(1024)  # from which the standard deviation of w is estimated
+Z, NOISE = 0, 1  # purposes of a seed's random numbers
+SHARED_NOISE = 0  # seed of the noise of all mixes and film frames, so that only styles differ
 
 
 class Faces:
-    """A generator with the stage it was saved at: its pictures by seed or by ws.
+    """A generator at the stage it was saved at, and its pictures by seed or by ws.
 
-    `batch` images are rendered at once, whatever is asked for; convolutions compute in `dtype`.
+    It always renders `batch` images at once; convolutions compute in `dtype`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Faces:
 
     @property
     def layers(self) -> int:
-        """Return how many layers are in use at this stage: two at each resolution."""
+        """Return the number of layers in use at this stage: two for each resolution."""
         return layers_from(2 * self.stage.resolution)
 
     def part(self, name: str) -> range:
@@ -67,9 +67,9 @@ class Faces:
         batches = [self.G.mapping(z[rows].to(self.device)) for rows in self._rows(len(seeds))]
         return self.G.truncate(self.G.broadcast(torch.cat(batches)[: len(seeds)]), psi)
 
-    def spread(self) -> Tensor:
-        """Return how far a w is from their mean: a standard deviation over w's elements."""
-        return (self.ws(SPREAD_SEEDS, 1.0)[:, 0] - self.G.w_avg).square().mean().sqrt()
+    def w_std(self) -> Tensor:
+        """Return the standard deviation of w's elements about w_avg, a scalar."""
+        return (self.ws(W_STD_SEEDS, 1.0)[:, 0] - self.G.w_avg).square().mean().sqrt()
 
     def noise(self, seeds: Sequence[int]) -> list[Tensor]:
         """Return the noise of `seeds`, [N, 1, r, r] for each layer in use."""
@@ -77,48 +77,55 @@ class Faces:
         return [torch.cat(layer).to(self.device) for layer in zip(*maps, strict=True)]
 
     @torch.no_grad()
-    def render(self, ws: Tensor, noise: list[Tensor]) -> Tensor:
+    def render(
+        self,
+        ws: Tensor,
+        noise: list[Tensor],
+        progress: Callable[[int], object] = lambda count: None,
+    ) -> Tensor:
         """Return uint8 images [N, 3, R, R] on the CPU for ws [N, num_ws, w_dim].
 
-        `noise` is [N, 1, r, r] for each layer, or [1, 1, r, r] for all images to share. Raises
-        UserError where images are not finite or all of one colour.
+        `noise` is [N, 1, r, r] for each layer, or [1, 1, r, r] for all images to share. `progress`
+        is called after each batch with its number of images. Raises UserError if an image is not
+        finite or each is of one colour.
         """
-        done = []
+        batches = []
         for rows in self._rows(len(ws)):
             own = [maps[rows.clamp(max=len(maps) - 1)] for maps in noise]
             with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False, enabled=True):
                 images = self.G.synthesis(ws[rows], self.stage, own, self.dtype)
             if not images.isfinite().all():
                 raise UserError("the images are not finite; use an earlier checkpoint")
-            done.append(to_uint8(images).cpu())
-        pictures = torch.cat(done)[: len(ws)]
+            batches.append(to_uint8(images).cpu())
+            progress(len(rows.unique()))
+        pictures = torch.cat(batches)[: len(ws)]
         pixels = pictures.flatten(2)
         if (pixels.amax(2) == pixels.amin(2)).all():
             raise UserError("each image is of one colour; use another checkpoint")
         return pictures
 
     def _rows(self, count: int) -> list[Tensor]:
-        """Return what to render batch by batch; the last batch repeats the last image."""
+        """Return the indices of each batch; the last batch repeats the last image."""
         starts = range(0, count, self.batch)
-        places = [torch.arange(start, start + self.batch) for start in starts]
-        return [place.clamp(max=count - 1) for place in places]
+        rows = [torch.arange(start, start + self.batch) for start in starts]
+        return [batch.clamp(max=count - 1) for batch in rows]
 
 
-def refuse_alike(images: Tensor, batch: Sequence[int], psi: float) -> None:
-    """Raise UserError if different seeds give one image, which no trained generator does."""
-    if len(set(batch)) > 1 and abs(psi) > 0.1 and bool((images == images[0]).all()):
+def check_variety(images: Tensor, seeds: Sequence[int], psi: float) -> None:
+    """Raise UserError if different seeds give the same image, as in no trained generator."""
+    if len(set(seeds)) > 1 and abs(psi) > 0.1 and bool((images == images[0]).all()):
         raise UserError("all seeds give the same image; use another checkpoint")
 
 
 def rng(seed: int, purpose: int) -> torch.Generator:
-    """Return the random numbers of one seed for one purpose, drawn on the CPU on any machine."""
+    """Return the generator of a seed's random numbers for one purpose, on the CPU."""
     sequence = np.random.SeedSequence(seed, spawn_key=(purpose,))
     (state,) = sequence.generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> 1))
 
 
 def layers_from(resolution: int) -> int:
-    """Return the first layer of a resolution: 0 of 4 px, 2 of 8 px, 4 of 16 px, ..."""
+    """Return the first layer of a resolution: 0 for 4 px, 2 for 8 px, 4 for 16 px, ..."""
     return 2 * (resolution.bit_length() - 3)
 
 
@@ -130,8 +137,8 @@ def replace_layers(G: Generator, ws: Tensor, other: Tensor, layers: range) -> Te
 def walk(ws: Tensor, frames: int) -> Tensor:
     """Return a smooth closed path through `ws` [N, ...], `frames` steps apart: [N * frames, ...].
 
-    A cubic through the points whose tangent at each is half the way between its neighbours
-    (Catmull and Rom 1974). Row k * frames is ws[k], and after the last row comes the first.
+    A cubic spline whose tangent at each point is half the difference of its neighbours (Catmull
+    and Rom 1974). Row k * frames is ws[k]; the first row follows the last.
     """
     before, here, after, beyond = (ws.roll(-n, 0)[:, None] for n in (-1, 0, 1, 2))
     t = torch.arange(frames, device=ws.device) / frames
@@ -143,19 +150,30 @@ def walk(ws: Tensor, frames: int) -> Tensor:
     return curve.flatten(0, 1)
 
 
-def load_faces(
-    path: Path, device: torch.device, tell: Callable[[str], None]
-) -> tuple[Faces, Path, dict[str, Any]]:
-    """Return the generator of a checkpoint or run folder, the file it is from, and its entries.
+class Loaded(NamedTuple):
+    """A generator, the file that it was loaded from, and the other entries of that file."""
 
-    In a run folder the newest sound file is used, and each damaged one is told. Raises
-    CheckpointError.
+    faces: Faces
+    file: Path
+    entries: dict[str, Any]
+
+    @property
+    def run(self) -> Path:
+        """Return the run folder that the file is in."""
+        return run_of(self.file)
+
+
+def load_faces(path: Path, device: torch.device, tell: Callable[[str], None]) -> Loaded:
+    """Return the generator of a checkpoint or run folder.
+
+    In a run folder it is that of the newest sound file; `tell` is called with a line for each
+    damaged one. Raises CheckpointError.
     """
     choices = candidates(path)
     for file in choices:
         try:
             G, entries = checkpoint.load_generator(file, device)
-            return Faces(G, read_stage(file, G, entries)), file, entries
+            return Loaded(Faces(G, read_stage(file, G, entries)), file, entries)
         except CheckpointError as error:
             if file == choices[-1]:
                 raise
@@ -164,7 +182,7 @@ def load_faces(
 
 
 def read_stage(path: Path, G: Generator, entries: dict[str, Any]) -> Stage:
-    """Return the stage stored in `entries`, or full size where there is none."""
+    """Return the stage stored in `entries`, by default full size. Raises CheckpointError."""
     stored = entries.get("stage", [G.config.resolution, 1.0])
     try:
         resolution, alpha = stored
@@ -178,7 +196,7 @@ def read_stage(path: Path, G: Generator, entries: dict[str, Any]) -> Stage:
 
 
 def find_layers(faces: Faces, name: str, flag: str) -> range:
-    """Return the layers called `name`, such as coarse or 0-3; UserError if they are not in use."""
+    """Return the layers called `name`, such as coarse or 0-3. Raises UserError if not in use."""
     if name in PARTS:
         layers = faces.part(name)
     else:

@@ -1,4 +1,4 @@
-"""How alike two pictures are: PSNR in dB and SSIM, as plain functions of pixels."""
+"""How similar two pictures are: PSNR in dB and SSIM, as functions of their pixels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 PEAK = 255.0  # of uint8 pixels
 WINDOW, SIGMA = 11, 1.5  # px, of the Gaussian window (Wang et al. 2004, sec. III-C)
-K1, K2 = 0.01, 0.03  # keep the quotients finite (ibid.)
+K1, K2 = 0.01, 0.03  # keep the fractions finite (ibid.)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio [N] in dB of uint8 images [N, C, H, W].
 
-    Infinite where both are the same; every dB more is a fifth less squared error.
+    Infinite for equal images; 1 dB more is a fifth less squared error.
     """
     error = (a.double() - b.double()).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(PEAK**2 / error)
@@ -23,8 +23,8 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean structural similarity [N], at most 1, of uint8 images [N, C, H, W].
 
-    Wang, Bovik, Sheikh, Simoncelli 2004, eq. 13 and 17, on each colour alone, over the windows
-    that lie wholly in the image; in one of less than 11 px the window is as large as fits.
+    Wang, Bovik, Sheikh, Simoncelli 2004, eq. 13 and 17, for each colour channel, over all windows
+    inside the image; below 11 px the window is the largest odd size that fits.
     """
     n, c, h, w = a.shape
     x, y = (images.double().reshape(n * c, 1, h, w) for images in (a, b))

@@ -6,7 +6,6 @@ and fast enough to follow them. How the page looks is up to layout.py.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,16 +16,14 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from checkpoints import checkpoint
 from checkpoints.run_folder import run_of, snapshots
 from common.device import DTYPES, choose_precision
 from common.images import write_image
 from outputs.film import FILM_PX, enlarge, write_film
-from outputs.job import Job
 from outputs.sheet import difference, heat
-from outputs.third_face import MOST, draw_crossover
+from outputs.third_face import BRIGHTEST, crossover_sheet
 from sampling.directions import COUNT, factorise
 from sampling.folded import folded
 from sampling.latents import Latents, load_latents, save_latents
@@ -92,7 +89,7 @@ class Mixer:
     def steps(self) -> Tensor:
         """Return one standard deviation of w along each direction: [COUNT, w_dim]."""
         many = Faces(self.faces.G, self.faces.stage)  # batched: the deviation is that of 1,024 w
-        return factorise(many)[:COUNT] * many.spread()
+        return factorise(many)[:COUNT] * many.w_std()
 
     def face(self, source: Source, settings: FaceSettings) -> Face:
         """Return face A or B."""
@@ -171,7 +168,7 @@ class Backend:
     def heat_maps(self, pair: Pair, settings: Settings, third: Tensor) -> Tensor:
         """Return how the third face differs from A and from B: uint8 [2, 3, R, R]."""
         sources = torch.stack([self.picture(source, settings) for source in pair])
-        return heat(difference(sources, third), MOST)
+        return heat(difference(sources, third), BRIGHTEST)
 
     def read_styles(self, path: Path) -> UploadedFace:
         """Return the first face in a file of styles. Raises UserError."""
@@ -205,9 +202,10 @@ class Backend:
 
     def write_sheet(self, folder: Path, pair: Pair, settings: Settings) -> Path:
         """Write crossover.png: the border between A and B moved over every layer, both ways."""
-        job = Job(self.faces, argparse.Namespace(), folder, tqdm(disable=True))
-        draw_crossover(job, [self.mixer.face(source, settings.face) for source in pair])
-        return folder / "crossover.png"
+        path = folder / "crossover.png"
+        chosen = [self.mixer.face(source, settings.face) for source in pair]
+        write_image(crossover_sheet(self.faces, chosen), path)
+        return path
 
     def write_film(self, folder: Path, pair: Pair, settings: Settings, progress: Progress) -> Path:
         """Write third.webp: a walk from A by way of the third face to B, and back to A."""

@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from dataset import ImageBank
-from outputs.model_card import Subject, write_card
+from outputs.model_card import write_card
 from sampling.sampler import load_faces
-from tests.support.generators import save_generator
+from tests.support.generators import CPU, save_generator
 
 FIGURES = {"SWD 16 px": [12.34, 0.5], "recall": [0.25, 0.0625]}
 
@@ -42,9 +41,8 @@ def evaluated(run: Path, *checkpoints: dict[str, object]) -> None:
 
 def card_of(file: Path, licence: str = "unknown") -> str:
     """Return the card of a checkpoint."""
-    subject = Subject(*load_faces(file, torch.device("cpu"), print))
     path = file.with_name("card.md")
-    write_card(path, subject, "faces.zip", licence, ["How to use it."])
+    write_card(path, load_faces(file, CPU, print), "faces.zip", licence, "How to use it.")
     return path.read_text()
 
 
@@ -84,10 +82,10 @@ def test_a_card_says_what_is_unknown(run: Path) -> None:
     card = card_of(run / "snapshots" / "000010.pt")
     for said in (
         "license: unknown",
-        "Unknown: no config.json",
-        "in what time is not known",
+        "there is no config.json",
+        "the time it took is unknown",
         "Not measured",
-        "nobody has given one",
+        "none has been chosen",
     ):
         assert said in card
 
@@ -123,7 +121,7 @@ def test_another_database_at_a_relative_path_is_not_taken_for_the_one_trained_on
 ) -> None:
     monkeypatch.chdir(tiny_lmdb.parent)
     configure(run, tiny_lmdb.name, "another digest")
-    assert "It was not at hand" in card_of(run / "snapshots" / "000010.pt")
+    assert "It was not available" in card_of(run / "snapshots" / "000010.pt")
     configure(run, tiny_lmdb, "another digest")
     assert "It has changed since." in card_of(run / "snapshots" / "000010.pt")
     configure(run, tiny_lmdb.name, ImageBank(tiny_lmdb, 16).digest)

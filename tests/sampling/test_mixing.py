@@ -16,9 +16,9 @@ from common import cli
 from common.cli import UserError
 from common.device import dtype_of_pictures
 from model import Generator, ModelConfig
-from sampling.directions import factorise, moved
+from sampling.directions import factorise, move_along
 from sampling.latents import load_latents
-from sampling.mixing import blend, crossovers, read_face, shares
+from sampling.mixing import blend, crossovers, layer_weights, read_face
 from sampling.sampler import Faces, load_faces
 
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ def test_noise_goes_where_its_style_goes(faces: Faces, tmp_path: Path, snapshot:
 def test_what_nobody_was_told_to_give_comes_equally_from_the_silent(
     faces: Faces, given: str, count: int, expected: list[list[float]] | None
 ) -> None:
-    weights = shares(generate.gifts(given), count, faces)
+    weights = layer_weights(generate.gifts(given), count, faces)
     assert weights.shape == (1, count, 6)
     assert torch.allclose(weights.sum(dim=1), torch.ones(1, 6))
     if expected:
@@ -142,7 +142,7 @@ def test_weights_and_layers_that_cannot_be_are_refused(
     faces: Faces, given: str, reason: str
 ) -> None:
     with pytest.raises(UserError, match=reason):
-        shares(generate.gifts(given), 2, faces)
+        layer_weights(generate.gifts(given), 2, faces)
 
 
 def test_the_third_face_is_kept_and_shown_again(
@@ -195,9 +195,9 @@ def test_directions_are_the_axes_along_which_styles_change_most(faces: Faces) ->
 
 def test_strength_counts_standard_deviations_and_none_changes_nothing(faces: Faces) -> None:
     ws, direction = faces.ws([3], 0.7), factorise(faces)[2]
-    there = moved(faces, ws, direction, [-2.0, 0.0, 1.0])
+    there = move_along(faces, ws, direction, [-2.0, 0.0, 1.0])
     assert torch.equal(there[1:2], ws)
-    assert (there[2] - ws[0])[0].norm().item() == pytest.approx(faces.spread().item(), rel=1e-3)
+    assert (there[2] - ws[0])[0].norm().item() == pytest.approx(faces.w_std().item(), rel=1e-3)
     assert torch.allclose(there[0] - ws[0], -2 * (there[2] - ws[0]), atol=1e-5)
 
 

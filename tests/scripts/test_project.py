@@ -132,11 +132,11 @@ def test_a_face_of_the_generator_is_found_again(faces: Faces) -> None:
     projector = Projector(faces, None, 60, torch.float32)
     counts = []
     found = projector.project(target, 0, counts.append)
-    errors = [pyramid_error(to_float(step), target).item() for step in found.way]
+    errors = [pyramid_error(to_float(step), target).item() for step in found.frames]
     assert counts == [1] * 60
     assert errors[-1] < 0.3 * errors[0]
     shown = faces.render(found.latents.ws, found.latents.noise)
-    assert torch.equal(shown, found.way[-1])
+    assert torch.equal(shown, found.frames[-1])
 
 
 def test_it_begins_with_the_best_of_the_samples(faces: Faces) -> None:
@@ -144,15 +144,15 @@ def test_it_begins_with_the_best_of_the_samples(faces: Faces) -> None:
     target = to_float(samples[5:6])
     found = Projector(faces, None, 1, torch.float32).project(target, 0)
     begun = faces.render(faces.ws([5], 0.7), [0 * n for n in faces.noise([0])])
-    assert (found.way[0].int() - begun.int()).abs().max() <= 1
+    assert (found.frames[0].int() - begun.int()).abs().max() <= 1
 
 
 def test_a_photo_is_projected_alike_whatever_is_projected_with_it(faces: Faces) -> None:
     D = Discriminator(CONFIG)
     targets = to_float(faces.render(faces.ws([20, 21, 22], 1.0), faces.noise([5])))
     projector = Projector(faces, D, 3, torch.float32)
-    together = projector.project(targets, 0).way[-1]
-    alone = projector.project(targets[1:2], 0).way[-1]
+    together = projector.project(targets, 0).frames[-1]
+    alone = projector.project(targets[1:2], 0).frames[-1]
     assert (together[1:2].int() - alone.int()).abs().float().mean() < 1  # but for rounding
     assert (together[1:2].int() - together[:1].int()).abs().float().mean() > 5
 
@@ -200,7 +200,7 @@ def test_without_a_discriminator_pixels_must_do(
 ) -> None:
     snapshot = make(tmp_path / "run" / "snapshots" / "000001.pt", with_d=False)
     call(photos[0], snapshot, *QUICK)
-    assert "no discriminator; pixels alone" in capsys.readouterr().err
+    assert "no discriminator; only pixels" in capsys.readouterr().err
     assert (tmp_path / "run" / "projected" / "one.npz").exists()
 
 
@@ -313,7 +313,7 @@ def test_a_face_that_is_none_is_one_line_before_any_search(
 def test_photos_are_mixed_without_a_discriminator_too(photos: list[Path], tmp_path: Path) -> None:
     snapshot = make(tmp_path / "snapshot.pt", with_d=False)
     ended = mix(snapshot, 1, photos[0]).succeeded()
-    assert "no discriminator; pixels alone" in ended.err
+    assert "no discriminator; only pixels" in ended.err
     assert set(os.listdir(tmp_path / "generated")) == {"crossover.png", "one.npz"}
 
 

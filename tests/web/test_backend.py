@@ -134,7 +134,7 @@ def test_a_direction_moves_the_third_face_in_standard_deviations_of_w(backend: B
     moved = backend.mixer.third((3, 4), replace(PLAIN, strengths=(0.0, -2.0, *STILL[2:])))
     step = (moved.ws - still.ws)[0]
     assert torch.allclose(step, step[:1].expand_as(step), atol=1e-5)
-    deviation = backend.faces.spread()
+    deviation = backend.faces.w_std()
     assert torch.allclose(step[0].norm(), 2 * deviation, rtol=1e-3)
 
 
