@@ -1,7 +1,6 @@
 """Command line: a checkpoint of train.py -> files for other programs, each with a model card.
 
-Here are the flags and what is told; onnx_file.py, safetensors_file.py, image_files.py and card.py
-write.
+The flags are defined here; the work is done in outputs/exports.py.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ EXAMPLES = """\
 The ONNX file takes z [batch, z_dim] and psi (1 for full variety) and gives images [batch, 3, R, R],
 in about [-1, 1], and ws; it is compared with PyTorch before it is written. With --noise input it
 also takes noise00, noise01, ..., normal numbers for each layer. generate.py and the other scripts
-open the safetensors file like a checkpoint. Pictures go flat into a new folder, as torch-fidelity
-reads it, or into a zip as NVIDIA's dataset_tool.py makes it. Beside each export NAME stands
-NAME.md, its card: data, licence, cost, metrics, use and limits."""
+read the safetensors file like a checkpoint. Pictures go flat into a new folder, as torch-fidelity
+expects, or into a zip like those of NVIDIA's dataset_tool.py. Beside each export NAME is its model
+card, NAME.md: data, licence, cost, metrics, use and limits."""
 
 
 def parser() -> Parser:
-    """Return the parser; here stands every default."""
+    """Return the parser, which holds every default."""
     made = Parser("Write a generator, or samples of it, for other programs.", EXAMPLES)
     made.prog = PROGRAM
     ckpt = "file or run folder that train.py made"
@@ -57,13 +56,13 @@ def parser() -> Parser:
     add = made.add_argument_group("the generator").add_argument
     graph = "mapping, truncation and synthesis as an ONNX file, for any batch"
     add("--onnx", type=ending(".onnx"), metavar="FILE", help=graph)
-    noise = "what --onnx does with noise: the same in all pictures, or given with each"
+    noise = "of --onnx: the same in all pictures, or an input"
     add("--noise", default="constant", choices=["constant", "input"], help=noise)
     safe = "its weights as a safetensors file, with the config in the header"
     add("--safetensors", type=ending(".safetensors"), metavar="FILE", help=safe)
     add = made.add_argument_group("samples").add_argument
     add("--images", nargs=2, metavar=("N", "DIR|ZIP"), help="N pictures as PNG")
-    psi = "truncation of --images; 1: none, as figures are given in papers"
+    psi = "truncation of --images; 1: none, as papers report metrics"
     add("--psi", type=number(-2, 2), default=1.0, metavar="X", help=psi)
     precision = "of the convolutions of --images, as in generate.py"
     add("--precision", default="auto", choices=["auto", "fp32", "bf16"], help=precision)
@@ -73,14 +72,14 @@ def parser() -> Parser:
 
 
 def licence(text: str) -> str:
-    """Parse the name of a licence: one plain word, as it goes into the card's YAML."""
+    """Parse the name of a licence: one plain word, for the card's YAML."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,99}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a name such as mit or cc-by-nc-4.0")
     return text
 
 
 def ending(suffix: str) -> Callable[[str], Path]:
-    """Return the argparse type of file names that end with `suffix`."""
+    """Return the argparse type of file names with this suffix."""
 
     def parse(text: str) -> Path:
         if not text.lower().endswith(suffix) or Path(text).name == suffix:
@@ -91,7 +90,7 @@ def ending(suffix: str) -> Callable[[str], Path]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the flags, as far as they can be checked without the model."""
+    """Return the flags, checked as far as possible without the model."""
     made = parser()
     args = made.parse_args(argv)
     if not (args.onnx or args.safetensors or args.images):
@@ -103,18 +102,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         except argparse.ArgumentTypeError as error:
             made.error(f"--images: {error}")
         if not args.images.name:
-            made.error(f"--images: {path!r} is no name for a new folder; expected one")
+            made.error(f"--images: {path!r} cannot name a new folder; expected a name")
     check_places(made, args)
-    refuse_occupied(made, args.images)
+    check_unoccupied(made, args.images)
     return args
 
 
 def check_places(made: Parser, args: argparse.Namespace) -> None:
-    """End with a usage error where an export has no place, or lacks the package that writes it."""
+    """End with a usage error if an export cannot be written there, or a package is missing."""
     for flag in ("onnx", "safetensors", "images"):
         path = getattr(args, flag)
         if path and not path.parent.is_dir():
-            made.error(f"--{flag} {path}: there is no folder {path.parent}; expected one. Make it")
+            made.error(f"--{flag} {path}: there is no folder {path.parent}; create it first")
         if path and len(os.fsencode(path.name)) > LONGEST_NAME:
             made.error(f"--{flag}: the name is too long; expected at most {LONGEST_NAME} bytes")
         missing = [name for name in NEEDED.get(flag, ()) if not importlib.util.find_spec(name)]
@@ -122,19 +121,19 @@ def check_places(made: Parser, args: argparse.Namespace) -> None:
             made.error(f"--{flag}: needs the package {' and '.join(missing)} ({INSTALL})")
 
 
-def refuse_occupied(made: Parser, path: Path | None) -> None:
-    """End with a usage error where pictures would come between others."""
+def check_unoccupied(made: Parser, path: Path | None) -> None:
+    """End with a usage error if other files would mix with the pictures of --images."""
     if path is None or not path.exists():
         return
     if path.suffix.lower() != ".zip" and not (path.is_dir() and not any(path.iterdir())):
         made.error(f"--images {path}: exists already; expected a new or empty folder, or a zip")
     if path.suffix.lower() == ".zip" and not path.is_file():
-        made.error(f"--images {path}: is no file; expected the name of a zip")
+        made.error(f"--images {path}: is not a file; expected the name of a zip")
 
 
 def work(args: argparse.Namespace) -> None:
-    """Write every export asked for."""
-    from outputs.exports import export_all  # here, for torch takes seconds to import
+    """Write all exports."""
+    from outputs.exports import export_all  # importing torch takes seconds
 
     export_all(args)
 

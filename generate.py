@@ -1,6 +1,6 @@
 """Command line: a checkpoint of train.py -> sample grid, style mixes, single faces and films.
 
-Here are the flags and what is told. The pictures are drawn by drawing.py.
+The flags are defined here; the pictures are drawn in outputs/pictures.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ N_ROW, N_COL = 8, 8  # of the sample grid
 FILM_SEEDS = range(8)
 MIX_SEEDS = (range(6), range(6, 14))  # left and top
 DIRECTION_SEEDS = range(6)
-PARTS = ("coarse", "middle", "fine")
+PARTS = ("coarse", "middle", "fine")  # of the layers
 EXAMPLES = """\
   python generate.py runs/faces
   python generate.py runs/faces/snapshots/010000.pt --seeds 0-63,85 --singles --psi 1
@@ -40,17 +40,17 @@ EXAMPLES = """\
 
 Layers are numbered from 0, two for each resolution: 0-1 are of 4 px, 2-3 of 8 px, ... 8-9 of 64 px.
 coarse is the layers of 4 and 8 px (0-3), middle those of 16 and 32 px (4-7), fine all from 64 px up
-(8-9 in a model of 64 px). In a mix, the layers of --mix_layers are taken from the face above in
-the top row, all other layers from the face to the left; both faces are shown as they look with the
-noise of the mix. --mix, --directions and --direction draw their own sheet and nothing else. In
---give, what of a layer nobody was told to give comes in equal parts from the faces that were not
-named for it. A photo is first found as project.py finds it, and its styles are kept as an .npz file
-beside the sheet. The same seed is the same picture, however many are made and with whatever flags
-but --psi. Files of the same names in the folder are replaced."""
+(8-9 in a model of 64 px). In a mix, the layers of --mix_layers come from the face at the top of the
+column, all others from the face at the left of the row; both faces are shown with the noise of the
+mix. --mix, --directions and --direction draw only their own sheet. With --give, the rest of each
+layer comes in equal parts from the faces that are not named for it. A photo is first projected as
+by project.py, and its styles are kept as an .npz file beside the sheet. A seed always gives the
+same picture, whatever the other flags but --psi and --precision. Existing files of the same names
+are replaced."""
 
 
 def parser() -> Parser:
-    """Return the parser; here stands every default."""
+    """Return the parser, which holds every default."""
     made = Parser("Make pictures with a trained generator.", EXAMPLES)
     made.prog = PROGRAM
     ckpt = "file or run folder that train.py made; the size is read from it"
@@ -65,26 +65,28 @@ def parser() -> Parser:
     add = made.add_argument_group("samples").add_argument
     chosen = "such as 0-63,85 (default: from 0, as many as the grid holds; 0-7 for --film)"
     add("--seeds", type=seeds, metavar="SEEDS", help=chosen)
-    n_row = "rows of sample.png at most (default: 8, or what --seeds need)"
+    n_row = "maximum number of rows of sample.png (default: 8, or as many as --seeds need)"
     add("--n_row", type=integer(1, 1000), metavar="N", help=n_row)
-    n_col = "images a row"
+    n_col = "images per row"
     add("--n_col", type=integer(1, 1000), default=N_COL, metavar="N", help=n_col)
     add("--singles", action="store_true", help="also write seed0085.png for each seed")
     add = made.add_argument_group("style mixing").add_argument
     mixed = "faces of the left column and of the top row (default: 0-5 6-13)"
     add("--mix_seeds", type=seeds, nargs=2, metavar=("LEFT", "TOP"), help=mixed)
-    layers = "layers from the top face; with commas, a mix for each (default: coarse,middle,fine)"
+    layers = "layers from the top face; commas separate mixes (default: coarse,middle,fine)"
     add("--mix_layers", type=mix_layers, metavar="LAYERS", help=f"such as coarse,0-3: {layers}")
-    mixed = "2 to 8 faces: seeds, photos or .npz files; of two, every border between layers"
+    mixed = (
+        "2 to 8 faces: seeds, photos or .npz files; two are mixed at every border between layers"
+    )
     add("--mix", nargs="+", type=face, metavar="A B", help=mixed)
-    given = "who of --mix gives which layers to a third face: 'A:coarse=0.5 B:middle,8-9'"
+    given = "which of the faces give which layers to a third: 'A:coarse=0.5 B:middle,8-9'"
     add("--give", type=gifts, metavar="WHO", help=given)
     add = made.add_argument_group("directions in w").add_argument
-    first = "the ten directions that the styles change most along, on the first --seeds"
+    first = "the first --seeds moved along the ten directions that change the styles most"
     add("--directions", action="store_true", help=first)
-    one = "faces moved along one of those directions"
+    one = "--seeds moved along one of those directions"
     add("--direction", type=integer(0, 9), metavar="0-9", help=one)
-    strength = "how far, in standard deviations of w"
+    strength = "range of --direction, in standard deviations of w"
     add("--strength", type=span, default="-4..4", metavar="FROM..TO", help=strength)
     add = made.add_argument_group("styles as files").add_argument
     add("--w_in", type=Path, metavar="FILE", help="show the faces in an .npz file, not --seeds")
@@ -95,22 +97,24 @@ def parser() -> Parser:
     add("--film", choices=["webp", "gif", "mp4"], metavar="FORMAT", help=film)
     frames = "frames of --film from one seed to the next"
     add("--frames", type=integer(1, 10_000), default=50, metavar="N", help=frames)
-    add("--fps", type=integer(1, 100), default=25, metavar="N", help="frames of --film a second")
+    add("--fps", type=integer(1, 100), default=25, metavar="N", help="frames of --film per second")
     progress = "also write progress.webp: the sample grids of the run folder, first to last"
     add("--progress", action="store_true", help=progress)
     return made
 
 
 def seeds(text: str) -> list[int]:
-    """Parse seeds such as 0-63,85; in their order, at most a million."""
+    """Parse seeds such as 0-63,85: at most a million, in the order given."""
     found: list[range] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,19})(?:-(\d{1,19}))?", part, re.ASCII)
         if not match:
-            raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0-63,85")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of seeds such as 0-63,85")
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last <= MAX_SEED:
-            raise argparse.ArgumentTypeError(f"{part!r} is not within 0..{MAX_SEED}, upwards")
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not an ascending range within 0..{MAX_SEED}"
+            )
         found.append(range(first, last + 1))
     count = sum(each.stop - each.start for each in found)
     if count > MAX_IMAGES:
@@ -119,18 +123,18 @@ def seeds(text: str) -> list[int]:
 
 
 def mix_layers(text: str) -> list[str]:
-    """Parse what to mix: names of parts, layers and ranges of them, separated by commas."""
+    """Parse layers to mix: names of parts, numbers and ranges, separated by commas."""
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", part, re.ASCII)
-        upward = match and int(match[1]) <= int(match[2] or match[1])
-        if part not in PARTS and not upward:
+        ascending = match and int(match[1]) <= int(match[2] or match[1])
+        if part not in PARTS and not ascending:
             names = ", ".join(PARTS)
             raise argparse.ArgumentTypeError(f"{part!r} is not {names}, nor layers such as 0-3")
     return list(dict.fromkeys(text.split(",")))
 
 
 def face(text: str) -> str:
-    """Parse a face to mix: a seed, or the name of a photo or a file of styles."""
+    """Parse a face to mix: a seed, or the name of a photo or file of styles."""
     if text.isdecimal():
         return str(integer(0, MAX_SEED)(text))
     if not os.path.exists(text):
@@ -148,7 +152,7 @@ def w_file(text: str) -> Path:
 
 
 def gifts(text: str) -> list[tuple[str, str, float]]:
-    """Parse who gives what: faces, each with its layers and, unless it is 1, their weight."""
+    """Parse --give: faces with their layers and weights; a weight that is left out is 1."""
     found = []
     for item in text.split():
         name, _, parts = item.partition(":")
@@ -169,7 +173,7 @@ def span(text: str) -> tuple[float, float]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the flags, as far as they can be checked without the model."""
+    """Return the flags, checked as far as possible without the model."""
     made = parser()
     args = made.parse_args(argv)
     args.mix_seeds = args.mix_seeds or MIX_SEEDS
@@ -178,7 +182,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.direction_seeds = args.seeds or DIRECTION_SEEDS
     args.seeds = args.seeds or range((args.n_row or N_ROW) * args.n_col)
     if args.film and len(args.film_seeds) < 2:
-        made.error("--film: one seed is no walk; expected two --seeds or more")
+        made.error("--film: a walk needs more than one seed; expected two --seeds or more")
     if args.film == "mp4" and not importlib.util.find_spec("av"):
         made.error("--film mp4: needs the package av (pip install av); webp and gif need nothing")
     if args.progress and not os.path.isdir(args.checkpoint):
@@ -187,26 +191,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_sources(made: Parser, args: argparse.Namespace) -> None:
-    """End with a usage error where flags say twice, or never, which faces are meant."""
+    """End with a usage error if the flags name the faces twice, or not at all."""
     sheets = [f"--{name}" for name in ("mix", "directions") if getattr(args, name)]
     sheets += ["--direction"] if args.direction is not None else []
     if len(sheets) > 1:
-        made.error(f"{' and '.join(sheets)}: one sheet at a time; expected one of them")
+        made.error(f"{' and '.join(sheets)}: expected only one of them")
     if args.give is not None and not args.mix:
-        made.error("--give: there are no faces; expected --mix A B beside it")
+        made.error("--give: needs the faces of --mix; expected --mix A B")
     if args.mix and not 2 <= len(args.mix) <= 8:
         made.error(f"--mix: {len(args.mix)} faces; expected 2 to 8")
     if args.mix and len(args.mix) > 2 and args.give is None:
         made.error("--mix: more than two faces need --give, such as --give 'A:coarse B:middle'")
     if args.w_in and (args.seeds or args.mix):
-        made.error("--w_in: faces of a file or others, not both; expected no --seeds nor --mix")
+        made.error("--w_in: replaces other faces; expected neither --seeds nor --mix")
     if args.w_out and sheets and not args.give:
-        made.error(f"--w_out: {sheets[0]} makes no faces to keep; expected it without, or --give")
+        made.error(
+            f"--w_out: {sheets[0]} makes no faces to write; expected --mix with --give, or neither"
+        )
 
 
 def work(args: argparse.Namespace) -> None:
-    """Make every picture asked for."""
-    from outputs.pictures import draw_all  # here, for torch takes seconds to import
+    """Draw all pictures."""
+    from outputs.pictures import draw_all  # importing torch takes seconds
 
     say(draw_all(args))
 

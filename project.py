@@ -1,6 +1,6 @@
-"""Command line: photos and a checkpoint -> the styles that show them, a sheet and a film.
+"""Command line: photos and a checkpoint -> styles that reproduce them, a sheet and a film.
 
-A photo is prepared by the function that prepared the data. The search itself is projection.py's.
+The flags are defined here; the work is done in outputs/projection.py.
 """
 
 from __future__ import annotations
@@ -10,15 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from common.cli import (
-    MAX_SEED,
-    STEPS,
-    Parser,
-    device,
-    integer,
-    run_script,
-    say,
-)
+from common.cli import MAX_SEED, STEPS, Parser, device, integer, run_script, say
 
 PROGRAM = "project.py"
 EXAMPLES = """\
@@ -26,27 +18,27 @@ EXAMPLES = """\
   python project.py me.jpg you.png runs/faces --steps 300
   python generate.py runs/faces --mix runs/faces/projected/me.npz runs/faces/projected/you.npz
 
-Photos may be of any format that prepare_data.py reads; the centre square is used, so crop them as
-the photos were that the generator learned from. For each photo NAME.npz is written; projection.png
-shows photo, reconstruction and difference, with PSNR (dB, higher is closer) and SSIM (1 is the
-same), projection.webp the way there. Files of the same names are replaced."""
+Photos may have any format that prepare_data.py reads. Their centre square is used: crop them like
+the photos that the generator was trained on. NAME.npz is written for each photo; projection.png
+shows photo, reconstruction and difference, with PSNR (in dB, higher is better) and SSIM (1 means
+equal); projection.webp shows the search. Existing files of the same names are replaced."""
 
 
 def parser() -> Parser:
-    """Return the parser; here stands every default."""
-    made = Parser("Find the styles that show a photo.", EXAMPLES)
+    """Return the parser, which holds every default."""
+    made = Parser("Find the styles that reproduce a photo.", EXAMPLES)
     made.prog = PROGRAM
     made.usage = "%(prog)s [options] PHOTO [PHOTO ...] CKPT"
-    paths = "photos; at the end a file or run folder that train.py made"
+    paths = "photos, then a file or run folder that train.py made"
     made.add_argument("paths", nargs="+", type=Path, metavar="PHOTO [PHOTO ...] CKPT", help=paths)
     add = made.add_argument
     add("--out", type=Path, metavar="DIR", help="folder (default: `projected` in the run folder)")
-    steps = "steps of the search: more come closer to the photo, at last closer than a face can"
+    steps = "steps of the search: more come closer to the photo, but too many no longer to a face"
     add("--steps", type=integer(1, 100_000), default=STEPS, metavar="N", help=steps)
-    seed = "first seed of the samples that the search begins with"
+    seed = "first seed of the samples that the search starts from"
     add("--seed", type=integer(0, MAX_SEED - 2**16), default=0, metavar="N", help=seed)
     add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    precision = "of convolutions in the search; auto: fastest"
+    precision = "of the convolutions in the search; auto: the fastest"
     choices = ["auto", "fp32", "bf16"]
     add("--precision", default="auto", choices=choices, help=precision)
     return made
@@ -58,13 +50,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = made.parse_intermixed_args(argv)
     *args.photos, args.checkpoint = args.paths
     if not args.photos:
-        made.error("PHOTO, CKPT: only one path is given; expected photos and a checkpoint")
+        made.error("PHOTO, CKPT: only one path given; expected photos and a checkpoint")
     return args
 
 
 def work(args: argparse.Namespace) -> None:
-    """Project the photos and write what shows them."""
-    from outputs.projection import project_all  # here, for torch takes seconds to import
+    """Project the photos."""
+    from outputs.projection import project_all  # importing torch takes seconds
 
     say(project_all(args))
 
