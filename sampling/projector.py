@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,12 @@ def recipe_of(faces: Faces, file: Path) -> Recipe:
 
     Raises UserError where the run's config.json is damaged.
     """
-    return Recipe((faces.G.config.resolution,), **read_recipe(run_of(file)))
+    names = {field.name for field in fields(Recipe)}
+    stored: dict[str, Any] = {
+        name: n for name, n in read_recipe(run_of(file)).items() if name in names
+    }
+    known: Any = {name: stored[name] for name in names & stored.keys()}
+    return replace(Recipe((faces.G.config.resolution,)), **known)
 
 
 def prepare_photos(paths: Sequence[Path], recipe: Recipe) -> Tensor:

@@ -125,7 +125,7 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
     is_new = not recovery.resume(state, args.out, inform)
     if is_new and args.init_from:
         recovery.start_from(state, args.init_from, inform)
-    write_config(args.out, asked)
+    write_config(args.out, {**asked, "recipe": bank.recipe.settings()})
     if is_new:
         recovery.save(state, config, args.out)  # the first good state to go back to
     if changed:

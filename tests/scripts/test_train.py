@@ -75,6 +75,8 @@ def test_a_run_folder_holds_what_was_asked_seen_and_learned(
         == 0
     )
     assert config_of(out)["iterations"] == 100
+    assert config_of(out)["recipe"] == {"quality": 95, "min_size": 32}
+    assert config_of(out)["lmdb"] == str(tiny_lmdb.absolute())
     samples = ["000000.png", "000040.png", "000080.png", "000100.png"]
     assert sorted(p.name for p in (out / "samples").iterdir()) == samples
     with Image.open(out / "samples" / "000000.png") as first:
