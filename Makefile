@@ -1,7 +1,7 @@
-# make demo: draws faces, prepares, trains, generates, on the CPU.  make test: ruff, mypy, pytest.
-# make bench [PEER=DIR] [ROUNDS=3]: measures speed and memory, beside a peer's where there is a checkout.
-# make test-page: the page of explore.py in a headless Chromium, which must be on the PATH.
-# make test-faults: all that a run must survive, for some minutes.
+# make demo: draws faces, prepares, trains and generates, on the CPU, in minutes.
+# make test: ruff, mypy and the quick tests, in two minutes.  make test-all: the slow tests.
+# make test-page: all tests of the page, in a headless Chromium, which must be on the PATH.
+# make bench [PEER=DIR] [ROUNDS=3]: measures speed and memory, also a peer's in a checkout.
 # All make .venv if it is missing and need only Python 3.11+, make and pip.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ VENV := .venv/bin
 OUT ?= demo/out
 ROUNDS ?= 1
 
-.PHONY: demo test test-page test-faults bench clean
+.PHONY: demo test test-all test-page bench clean
 
 demo: .venv/runtime
 	$(VENV)/python demo/draw_faces.py $(OUT)/photos --size 96
@@ -21,9 +21,11 @@ demo: .venv/runtime
 test: .venv/development
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	$(VENV)/mypy *.py common ops data checkpoints sampling outputs metrics training web demo/draw_faces.py
-	$(VENV)/mypy -p benchmarks -p experiments
-	$(VENV)/pytest
+	$(VENV)/mypy
+	$(VENV)/pytest -n 2
+
+test-all: .venv/development
+	$(VENV)/pytest -n 2 -m slow
 
 bench: .venv/runtime
 	for what in train_step growth prepare generate explore startup memory; do \
@@ -32,10 +34,7 @@ bench: .venv/runtime
 test-page: .venv/page
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	    { echo "make test-page: no Chromium on the PATH; such as: apt-get install chromium"; exit 1; }
-	$(VENV)/pytest -rs tests/test_explore.py tests/test_studio.py
-
-test-faults: .venv/development
-	RETRATO_EXAMPLES=100 RETRATO_DAMAGES=3000 $(VENV)/pytest -m "slow or not slow"
+	$(VENV)/pytest -rs -m "slow or not slow" tests/web tests/scripts/test_explore.py
 
 .venv/runtime: requirements.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv

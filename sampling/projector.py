@@ -54,11 +54,8 @@ def recipe_of(faces: Faces, file: Path) -> Recipe:
 
     Raises UserError where the run's config.json is damaged.
     """
-    names = {field.name for field in fields(Recipe)}
-    stored: dict[str, Any] = {
-        name: n for name, n in read_recipe(run_of(file)).items() if name in names
-    }
-    known: Any = {name: stored[name] for name in names & stored.keys()}
+    stored = read_recipe(run_of(file))
+    known: Any = {f.name: stored[f.name] for f in fields(Recipe) if f.name in stored}
     return replace(Recipe((faces.G.config.resolution,)), **known)
 
 
