@@ -22,7 +22,7 @@ NAMES = "ABCDEFGH"  # of the faces of --mix
 Gift = tuple[str, str, float]  # an item of --give: face, layers, weight: ("A", "coarse", 0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """A face: its name, styles [1, num_ws, w_dim] and noise [1, 1, r, r] for each layer in use."""
 

@@ -7,7 +7,7 @@ and fast enough to follow them. How the page looks is up to layout.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -39,14 +39,7 @@ CACHED_PICTURES = 64  # of A and B
 MAX_SNAPSHOTS = 48  # of a run that can be stepped through
 
 
-@dataclass(frozen=True, eq=False)
-class UploadedFace:
-    """A face that the visitor uploaded, as a photo or a file of styles."""
-
-    face: Face
-
-
-Source = int | UploadedFace  # an int is a seed
+Source = int | Face  # a seed, or the face that the visitor uploaded
 Pair = tuple[Source, Source]  # A and B
 Progress = Callable[[int], object]  # called with the number of steps just done
 
@@ -93,12 +86,10 @@ class Mixer:
 
     def face(self, source: Source, settings: FaceSettings) -> Face:
         """Return face A or B."""
-        if isinstance(source, UploadedFace):
-            face = source.face
-        else:
+        if isinstance(source, int):
             ws = self.faces.ws([source], settings.psi)
-            face = Face(f"seed {source}", ws, self.faces.noise([settings.noise_seed]))
-        return Face(face.name, face.ws, [maps * settings.noise for maps in face.noise])
+            source = Face(f"seed {source}", ws, self.faces.noise([settings.noise_seed]))
+        return replace(source, noise=[maps * settings.noise for maps in source.noise])
 
     def third(self, pair: Pair, settings: Settings) -> Latents:
         """Return the third face."""
@@ -170,35 +161,31 @@ class Backend:
         sources = torch.stack([self.picture(source, settings) for source in pair])
         return heat(difference(sources, third), BRIGHTEST)
 
-    def read_styles(self, path: Path) -> UploadedFace:
+    def read_styles(self, path: Path) -> Face:
         """Return the first face in a file of styles. Raises UserError."""
         latents = load_latents(path, self.faces.G, self.faces.stage.resolution)
-        return UploadedFace(
-            Face(path.stem[:20], latents.ws[:1], [maps[:1] for maps in latents.noise])
-        )
+        return Face(path.stem[:20], latents.ws[:1], [maps[:1] for maps in latents.noise])
 
-    def project(self, path: Path, progress: Progress) -> UploadedFace:
+    def project(self, path: Path, progress: Progress) -> Face:
         """Return the face that is closest to a photo. Raises PhotoError."""
         recipe = recipe_of(self.faces, self.file)
         photos = as_trained(prepare_photos([path], recipe), self.faces)
         with self.projecting:
             found = self.projector.project(photos.to(self.faces.device), 0, progress).latents
-        return UploadedFace(Face(path.stem[:20], found.ws, found.noise))
+        return Face(path.stem[:20], found.ws, found.noise)
 
     def write_picture(self, folder: Path, pair: Pair, settings: Settings) -> Path:
         """Write third.png: the third face, enlarged."""
         third = self.mixer.third(pair, settings)
         exact = Faces(self.faces.G, self.faces.stage, batch=1)
         picture = exact.render(third.ws, third.noise)[0]
-        path = folder / "third.png"
-        write_image(enlarge(to_image(picture), PICTURE_PX), path)
-        return path
+        write_image(enlarge(to_image(picture), PICTURE_PX), folder / "third.png")
+        return folder / "third.png"
 
     def write_styles(self, folder: Path, pair: Pair, settings: Settings) -> Path:
         """Write third.npz: the styles and noise of the third face."""
-        path = folder / "third.npz"
-        save_latents(path, self.faces.G, self.mixer.third(pair, settings))
-        return path
+        save_latents(folder / "third.npz", self.faces.G, self.mixer.third(pair, settings))
+        return folder / "third.npz"
 
     def write_sheet(self, folder: Path, pair: Pair, settings: Settings) -> Path:
         """Write crossover.png: the border between A and B moved over every layer, both ways."""
@@ -214,9 +201,8 @@ class Backend:
             picture = self.mixer.render(self.mixer.mix(pair, settings, weights[None]))[0]
             frames.append(enlarge(to_image(picture), FILM_PX))
             progress(1)
-        path = folder / "third.webp"
-        write_film(frames, path, FILM_FPS)
-        return path
+        write_film(frames, folder / "third.webp", FILM_FPS)
+        return folder / "third.webp"
 
     def snapshot(self, index: int, pair: Pair, settings: Settings) -> Snapshot:
         """Return the faces at one of `snapshots`. Raises CheckpointError.
@@ -224,7 +210,7 @@ class Backend:
         An uploaded face fits one generator only: seed 0 replaces it as A, seed 1 as B.
         """
         mixer, iteration = self._load_snapshot(self.snapshots[index], self.faces.device)
-        a, b = (i if isinstance(source, UploadedFace) else source for i, source in enumerate(pair))
+        a, b = (source if isinstance(source, int) else i for i, source in enumerate(pair))
         latents = mixer.mix((a, b), settings, mixer.trio_weights(settings))
         return Snapshot(mixer.render(latents), iteration, mixer.faces.stage.resolution)
 

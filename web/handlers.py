@@ -19,7 +19,7 @@ from torch import Tensor
 from common.cli import UserError
 from data.photos import PhotoError, encode
 from outputs.film import FILM_PX, enlarge
-from web.backend import Backend, Pair, Progress, Settings, Source, UploadedFace, to_image
+from web.backend import Backend, Pair, Progress, Settings, Source, to_image
 from web.sliders import read_settings, sliders_for
 from web.texts import format_count, photo_problem, translate
 
@@ -91,10 +91,8 @@ class Handlers:
         is_styles = path.suffix == ".npz"
         with refusals(language, path, "no_styles" if is_styles else "broken"):
             try:
-                if is_styles:
-                    face = self.backend.read_styles(path)
-                else:
-                    face = self.backend.project(path, progress)
+                read, project = self.backend.read_styles, self.backend.project
+                face = read(path) if is_styles else project(path, progress)
             finally:
                 path.unlink()
         return self._update(side, face, pair, language, values)
@@ -122,7 +120,7 @@ class Handlers:
         figures = "".join(map(figure, snapshot.pictures, captions))
         iteration = format_count(snapshot.iteration, language)
         when = translate("at", language, iteration, snapshot.resolution)
-        uploaded = any(isinstance(source, UploadedFace) for source in pair)
+        uploaded = not all(isinstance(source, int) for source in pair)
         note = f"<p>{translate('stand_ins', language)}</p>" if uploaded else ""
         return f'<div class="trio">{figures}</div><p class="when">{when}</p>{note}'
 
@@ -137,12 +135,12 @@ class Handlers:
         self, side: int, source: Source, pair: Pair, language: str, values: Sequence[float]
     ) -> PairUpdate:
         new = (source, pair[1]) if side == 0 else (pair[0], source)
-        seed = None if isinstance(source, UploadedFace) else source
+        seed = source if isinstance(source, int) else None
         return (new, seed, *self.all_faces(new, language, *values))
 
     def _source(self, side: int, pair: Pair, language: str, settings: Settings) -> str:
         source = pair[side]
-        name = source.face.name if isinstance(source, UploadedFace) else ""  # a seed has its field
+        name = "" if isinstance(source, int) else source.name  # a seed has its field
         return figure(self.backend.picture(source, settings), translate("ab"[side], language), name)
 
 

@@ -49,9 +49,7 @@ class Page:
             self._lay_sliders()
             with gr.Row(elem_id="keep"):
                 self.keep_heading = gr.HTML(elem_id="keep-label")
-                buttons = {
-                    what: self._label(gr.Button(elem_id=f"keep-{what}"), what) for what in SAVED
-                }
+                buttons = [self._label(gr.Button(elem_id=f"keep-{key}"), key) for key in SAVED]
             self.saved = gr.DownloadButton(visible="hidden", elem_id="saved")
             self._lay_snapshots()
             self.note = gr.HTML(elem_id="note")
@@ -59,7 +57,7 @@ class Page:
             for side, parts in enumerate((first, second)):
                 self._wire_side(side, *parts)
             self._wire_sliders()
-            for what, button in buttons.items():
+            for what, button in zip(SAVED, buttons, strict=True):
                 self._wire_saving(what, button)
             self._wire_snapshots()
             self._wire_language()
@@ -98,14 +96,13 @@ class Page:
         for slider in self.handlers.sliders:
             if slider.effect != effect:
                 continue
+            shown: dict[str, Any] = {"value": slider.default, "elem_id": slider.name}
             if slider.range:
                 low, high, step = slider.range
-                buttons: Any = [] if effect == "layers" else None
-                control: Any = gr.Slider(
-                    low, high, slider.default, step=step, elem_id=slider.name, buttons=buttons
-                )
+                buttons: Any = [] if effect == "layers" else None  # None: a reset button
+                control: Any = gr.Slider(low, high, step=step, buttons=buttons, **shown)
             else:
-                control = gr.Number(slider.default, precision=0, elem_id=slider.name)
+                control = gr.Number(precision=0, **shown)
             made[slider] = self._label(control, slider.label)
         return made
 
@@ -117,10 +114,8 @@ class Page:
             self.then = gr.HTML(elem_id="then")
             with gr.Row(elem_id="steps"):
                 self.earlier = self._label(gr.Button(size="sm", elem_id="earlier"), "earlier")
-                end = max(1, last)
-                self.snapshot = self._label(
-                    gr.Slider(0, end, end, step=1, elem_id="stop"), "snapshot"
-                )
+                slider = gr.Slider(0, max(1, last), max(1, last), step=1, elem_id="stop")
+                self.snapshot = self._label(slider, "snapshot")
                 self.later = self._label(gr.Button(size="sm", elem_id="later"), "later")
 
     def _wire_side(self, side: int, seed: Any, draw: Any, upload: Any) -> None:
@@ -137,29 +132,22 @@ class Page:
             return handlers.upload(side, shown, Path(path), *state)
 
         for event in (seed.submit, seed.blur):
-            event(with_messages(choose_seed), [seed, *self.state], updated, **QUIET)
-        draw.click(with_messages(random_seed), self.state, updated, **QUIET)
+            event(guarded(choose_seed), [seed, *self.state], updated, **QUIET)
+        draw.click(guarded(random_seed), self.state, updated, **QUIET)
         upload.upload(
-            with_messages(receive),
-            [upload, *self.state],
-            updated,
-            show_progress_on=self.third,
-            **PRIVATE,
+            guarded(receive), [upload, *self.state], updated, show_progress_on=self.third, **PRIVATE
         )
 
     def _wire_sliders(self) -> None:
-        third, third_without_maps, all_faces = map(
-            with_messages,
-            (self.handlers.third, self.handlers.third_without_maps, self.handlers.all_faces),
-        )
+        handlers = self.handlers
         for slider, control in self.controls.items():
             if slider.effect != "face":
-                control.input(third, self.state, self.third, **QUIET)
+                control.input(guarded(handlers.third), self.state, self.third, **QUIET)
                 continue
             if slider.range:
-                control.input(third_without_maps, self.state, self.third, **QUIET)
+                control.input(guarded(handlers.third_without_maps), self.state, self.third, **QUIET)
             for event in [control.release] if slider.range else [control.submit, control.blur]:
-                event(all_faces, self.state, self.shown, **QUIET)
+                event(guarded(handlers.all_faces), self.state, self.shown, **QUIET)
 
     def _wire_saving(self, what: str, button: gr.Button) -> None:
         def save(*state: Any, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
@@ -169,19 +157,18 @@ class Page:
             return str(self.handlers.save(what, shown, *state))
 
         saved = button.click(
-            with_messages(save), self.state, self.saved, show_progress_on=self.third, **PRIVATE
+            guarded(save), self.state, self.saved, show_progress_on=self.third, **PRIVATE
         )
         saved.success(None, js=CLICK, **PRIVATE)
 
     def _wire_snapshots(self) -> None:
         handlers, state = self.handlers, [self.snapshot, *self.state]
-        show = with_messages(handlers.snapshot)
+        show = guarded(handlers.snapshot)
         for event in (self.time.expand, self.snapshot.input):
             event(show, state, self.then, **QUIET)
         for button, step in ((self.earlier, -1), (self.later, 1)):
-            stepped = button.click(
-                partial(handlers.next_snapshot, step), self.snapshot, self.snapshot, **QUIET
-            )
+            move = partial(handlers.next_snapshot, step)
+            stepped = button.click(move, self.snapshot, self.snapshot, **QUIET)
             stepped.then(show, state, self.then, **QUIET)
 
     def _wire_language(self) -> None:
@@ -191,7 +178,7 @@ class Page:
         loaded = self.blocks.load(browser_language, None, self.language, **QUIET)
         for event in (loaded.then, self.language.input):
             translated = event(self.translated, self.language, labelled, **QUIET)
-            translated.then(with_messages(self.handlers.all_faces), self.state, self.shown, **QUIET)
+            translated.then(guarded(self.handlers.all_faces), self.state, self.shown, **QUIET)
 
     def translated(self, language: str) -> list[Any]:
         """Return every text of the page in `language`."""
@@ -226,7 +213,7 @@ def progress_shown(progress: gr.Progress, total: int, doing: str) -> Progress:
     return add
 
 
-def with_messages(handler: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Return `handler` with its RefusalErrors shown to the visitor as messages."""
 
     @wraps(handler)

@@ -27,50 +27,27 @@ class Slider:
 
     name: str
     effect: Effect
-    label: Text
     default: float
-    range: tuple[float, float, float] | None = None  # lowest, highest, step
+    range: tuple[float, float, float] | None  # lowest, highest, step
+    label: Text
 
 
+# fmt: off
 SLIDERS = (
-    Slider(
-        "coarse",
-        "layers",
-        (
-            "Coarse layers: pose, shape of face and hair",
-            "Capas gruesas: pose, forma del rostro y del pelo",
-        ),
-        0,
-        PERCENT,
-    ),
-    Slider(
-        "middle",
-        "layers",
-        ("Middle layers: features, eyes, mouth", "Capas medias: rasgos, ojos, boca"),
-        100,
-        PERCENT,
-    ),
-    Slider(
-        "fine",
-        "layers",
-        ("Fine layers: colours, skin, light", "Capas finas: colores, piel, luz"),
-        100,
-        PERCENT,
-    ),
-    Slider(
-        "psi",
-        "face",
-        ("Variety of drawn faces (psi)", "Variedad de los rostros al azar (psi)"),
-        PSI,
-        (0, 1.5, 0.05),
-    ),
-    Slider("noise", "face", ("Strength of the noise", "Intensidad del ruido"), 1, (0, 2, 0.05)),
-    Slider("noise_seed", "face", ("Seed of the noise", "Semilla del ruido"), 0),
-    *(
-        Slider(f"direction-{n}", "direction", (f"Direction {n}", f"Dirección {n}"), 0, DEVIATIONS)
-        for n in range(COUNT)
-    ),
+    Slider("coarse", "layers", 0, PERCENT, ("Coarse layers: pose, shape of face and hair",
+                                            "Capas gruesas: pose, forma del rostro y del pelo")),
+    Slider("middle", "layers", 100, PERCENT, ("Middle layers: features, eyes, mouth",
+                                              "Capas medias: rasgos, ojos, boca")),
+    Slider("fine", "layers", 100, PERCENT, ("Fine layers: colours, skin, light",
+                                            "Capas finas: colores, piel, luz")),
+    Slider("psi", "face", PSI, (0, 1.5, 0.05), ("Variety of drawn faces (psi)",
+                                                "Variedad de los rostros al azar (psi)")),
+    Slider("noise", "face", 1, (0, 2, 0.05), ("Strength of the noise", "Intensidad del ruido")),
+    Slider("noise_seed", "face", 0, None, ("Seed of the noise", "Semilla del ruido")),
+    *(Slider(f"direction-{n}", "direction", 0, DEVIATIONS, (f"Direction {n}", f"Dirección {n}"))
+      for n in range(COUNT)),
 )
+# fmt: on
 
 
 def sliders_for(parts: Sequence[str]) -> list[Slider]:
