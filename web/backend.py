@@ -135,7 +135,8 @@ class Backend:
         self.faces = faces
         self.file = file
         self.dtype = DTYPES[choose_precision("auto", faces.device)]
-        self.mixer = Mixer(for_single_pictures(faces, self.dtype))
+        fast = folded(faces.G, self.dtype)
+        self.mixer = Mixer(Faces(fast, faces.stage, batch=1, dtype=self.dtype))
         D = checkpoint.load_discriminator(file, entries, faces.G)
         search = self.dtype if self.dtype == torch.bfloat16 else torch.float32
         self.projector = Projector(faces, D, steps, search)
@@ -178,8 +179,8 @@ class Backend:
         """Write third.png: the third face, enlarged."""
         third = self.mixer.third(pair, settings)
         exact = Faces(self.faces.G, self.faces.stage, batch=1)
-        picture = exact.render(third.ws, third.noise)[0]
-        write_image(enlarge(to_image(picture), PICTURE_PX), folder / "third.png")
+        image = to_image(exact.render(third.ws, third.noise)[0])
+        write_image(enlarge(image, PICTURE_PX), folder / "third.png")
         return folder / "third.png"
 
     def write_styles(self, folder: Path, pair: Pair, settings: Settings) -> Path:
@@ -213,11 +214,6 @@ class Backend:
         a, b = (source if isinstance(source, int) else i for i, source in enumerate(pair))
         latents = mixer.mix((a, b), settings, mixer.trio_weights(settings))
         return Snapshot(mixer.render(latents), iteration, mixer.faces.stage.resolution)
-
-
-def for_single_pictures(faces: Faces, dtype: torch.dtype) -> Faces:
-    """Return the same generator, made fast for one picture at a time in `dtype`."""
-    return Faces(folded(faces.G, dtype), faces.stage, batch=1, dtype=dtype)
 
 
 def load_snapshot(path: Path, device: torch.device) -> tuple[Mixer, int]:

@@ -72,11 +72,11 @@ class Page:
         with gr.Column(elem_id=f"face-{name}", min_width=0):
             shown = gr.HTML(elem_classes="face")
             with gr.Row(elem_classes="choice"):
-                typed = gr.Number(seed, precision=0, min_width=60, elem_id=f"seed-{name}")
+                field = gr.Number(seed, precision=0, min_width=60, elem_id=f"seed-{name}")
                 draw = gr.Button(size="sm", min_width=60, elem_id=f"draw-{name}")
                 upload = gr.UploadButton(size="sm", min_width=60, elem_id=f"upload-{name}")
-        parts = (("seed", typed), ("draw", draw), ("upload", upload))
-        return shown, tuple(self._label(part, key) for key, part in parts)  # type: ignore[return-value]
+        label = self._label
+        return shown, (label(field, "seed"), label(draw, "draw"), label(upload, "upload"))
 
     def _lay_sliders(self) -> None:
         """Lay out the sliders; only those of the layers are visible before a click."""
@@ -107,7 +107,7 @@ class Page:
         return made
 
     def _lay_snapshots(self) -> None:
-        """Lay out the run through time, hidden where there are not two snapshots."""
+        """Lay out the snapshots of the run, hidden if there are fewer than two."""
         last = len(self.handlers.backend.snapshots) - 1
         self.time = self._label(gr.Accordion(open=False, visible=last > 0, elem_id="time"), "time")
         with self.time:

@@ -18,15 +18,12 @@ TEXTS: dict[str, Text] = {
     "seed": ("Seed", "Semilla"),
     "draw": ("Another face", "Otro rostro"),
     "upload": ("Your own", "Subir archivo"),
-    "unlike_a": ("differs from A", "diferencia con A"),
-    "unlike_b": ("differs from B", "diferencia con B"),
+    "unlike_a": ("differs from A", "difiere de A"),
+    "unlike_b": ("differs from B", "difiere de B"),
     "gives": ("Who gives what", "Quién aporta qué"),
     "shares": ("left: all of A · right: all of B", "izquierda: todo de A · derecha: todo de B"),
     "more": ("Variety and noise", "Variedad y ruido"),
-    "directions": (
-        "Directions: what this generator varies",
-        "Direcciones: qué varía este generador",
-    ),
+    "directions": ("Directions: what this generator varies", "Direcciones: qué varía el generador"),
     "keep": ("Keep the third face", "Guardar el tercer rostro"),
     "picture": ("Picture", "Imagen"),
     "sheet": ("Sheet of layers", "Lámina por capas"),
@@ -48,10 +45,7 @@ TEXTS: dict[str, Text] = {
         "Todo se procesa en la máquina donde se inició la página. Lo que suba se borrará cuando "
         "el programa termine.",
     ),
-    "projecting": (
-        "looking for this face in the generator",
-        "buscando este rostro en el generador",
-    ),
+    "projecting": ("looking for this face in the generator", "buscando el rostro en el generador"),
     "filming": ("making the film", "creando la animación"),
     "drawing": ("drawing the sheet", "dibujando la lámina"),
     "no_seed": (

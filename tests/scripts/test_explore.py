@@ -1,7 +1,6 @@
 """explore.py's own errors; the page itself is tested in tests/web."""
 
 import importlib.util
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,11 +14,7 @@ from common import cli
 @pytest.fixture
 def _signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
-    where, environment = os.getcwd(), dict(os.environ)
     yield
-    os.chdir(where)
-    os.environ.clear()
-    os.environ.update(environment)
     for number, handler in before.items():
         signal.signal(number, handler)
 

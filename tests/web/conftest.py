@@ -34,9 +34,3 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "snapshots" / f"{iteration:06d}.pt"
         checkpoint.save(path, CONFIG, {**entries, "stage": [resolution, 1.0]})
     return folder
-
-
-@pytest.fixture
-def other() -> Generator:
-    """A generator of the same shape as the run's, with other weights."""
-    return generator(77)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import checkpoint
 from model import Generator
 from outputs.film import enlarge
 from sampling import projector
@@ -185,16 +184,14 @@ def test_uploaded_styles_give_the_saved_face(handlers: Handlers, backend: Backen
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_bad_uploads_are_one_message_in_the_visitors_language(
-    handlers: Handlers, other: Generator, tmp_path: Path, language: str
+    handlers: Handlers, backend: Backend, tmp_path: Path, language: str
 ) -> None:
-    text, small, foreign, damaged = (
-        tmp_path / name for name in ("damaged.jpg", "b.png", "c.npz", "d.npz")
-    )
+    names = ("damaged.jpg", "b.png", "c.npz", "d.npz")
+    text, small, foreign, damaged = (tmp_path / name for name in names)
     text.write_text("no photo")
     Image.new("RGB", (8, 8)).save(small)
-    checkpoint.save(tmp_path / "other.pt", other.config, {"G_ema": other.state_dict()})
-    faces = load_faces(tmp_path / "other.pt", CPU, print)[0]
-    save_latents(foreign, faces.G, Latents(faces.ws([0], 1.0), faces.noise([0])))
+    face = backend.mixer.face(0, PLAIN.face)
+    save_latents(foreign, Generator(backend.faces.G.config), Latents(face.ws, face.noise))
     damaged.write_bytes(b"PK" + bytes(100))
     for path, key, said in (
         (text, "no_photo", texts.photo_problem("not an image", language)),
