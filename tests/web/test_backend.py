@@ -32,8 +32,12 @@ from web.texts import ENGLISH, LANGUAGES, SPANISH, TEXTS
 
 CPU = torch.device("cpu")
 STILL = (0.0,) * 10
-PLAIN = Settings((0.0, 1.0, 1.0), FaceSettings(0.7, 1.0, 0), STILL)
-DEFAULTS = tuple(slider.default for slider in SLIDERS)  # for PLAIN
+DEFAULTS = [slider.default for slider in SLIDERS]
+PLAIN = read_settings(SLIDERS, DEFAULTS)
+
+
+def with_face(**changed: float) -> Settings:
+    return replace(PLAIN, face=replace(PLAIN.face, **changed))
 
 
 def values(**changed: float) -> list[float]:
@@ -86,14 +90,11 @@ def test_each_layer_slider_moves_its_own_layers(backend: Backend) -> None:
 
 
 def test_psi_and_noise_change_faces_of_seeds(backend: Backend) -> None:
-    def at(psi: float, noise: float, noise_seed: int = 0) -> Settings:
-        return replace(PLAIN, face=FaceSettings(psi, noise, noise_seed))
-
-    mean = at(0.0, 0.0)
+    mean = with_face(psi=0, noise=0)
     assert torch.equal(backend.picture(3, mean), backend.picture(4, mean))
-    for other in (at(1.0, 0.0), at(0.0, 1.0)):
+    for other in (with_face(psi=1, noise=0), with_face(psi=0, noise=1)):
         assert not torch.equal(backend.picture(3, mean), backend.picture(3, other))
-    seeds = [at(0.0, 1.0, seed) for seed in (1, 2)]
+    seeds = [with_face(psi=0, noise_seed=seed) for seed in (1, 2)]
     assert not torch.equal(backend.picture(3, seeds[0]), backend.picture(3, seeds[1]))
 
 
@@ -106,7 +107,7 @@ def test_every_setting_of_a_face_is_part_of_the_key_of_its_cached_picture(
 
     face = backend.mixer.face
     monkeypatch.setattr(backend.mixer, "face", lambda source, s: face(source + s.offset, s))
-    plain = Extended(0.7, 1.0, 0)
+    plain = Extended(**vars(PLAIN.face))
     before = backend.picture(3, replace(PLAIN, face=plain))
     for field in fields(plain):
         changed = replace(plain, **{field.name: getattr(plain, field.name) + 1})
@@ -115,11 +116,11 @@ def test_every_setting_of_a_face_is_part_of_the_key_of_its_cached_picture(
 
 
 def test_each_slider_sets_the_setting_of_its_name() -> None:
-    assert read_settings(SLIDERS, DEFAULTS) == PLAIN
+    assert (PLAIN.from_b, PLAIN.face.psi, PLAIN.strengths) == ((0.0, 1.0, 1.0), 0.7, STILL)
     for name, changed in (
         ("middle", replace(PLAIN, from_b=(0.0, 0.25, 1.0))),
-        ("psi", replace(PLAIN, face=FaceSettings(25, 1.0, 0))),
-        ("noise_seed", replace(PLAIN, face=FaceSettings(0.7, 1.0, 25))),
+        ("psi", with_face(psi=25)),
+        ("noise_seed", with_face(noise_seed=25)),
         ("direction-1", replace(PLAIN, strengths=(0.0, 25, *STILL[2:]))),
     ):
         assert read_settings(SLIDERS, values(**{name: 25})) == changed
@@ -178,7 +179,7 @@ def test_uploaded_styles_give_the_saved_face(handlers: Handlers, backend: Backen
     path = handlers.save("styles", print, (3, 4), ENGLISH, *DEFAULTS)
     pair, *_ = handlers.upload(0, print, path, (3, 4), ENGLISH, *DEFAULTS)
     assert torch.equal(backend.picture(pair[0], PLAIN), backend.third((3, 4), PLAIN))
-    wild = replace(PLAIN, face=FaceSettings(1.5, 1.0, 7))  # psi and noise_seed: drawn faces only
+    wild = with_face(psi=1.5, noise_seed=7)  # psi and noise_seed: drawn faces only
     assert torch.equal(backend.picture(pair[0], wild), backend.picture(pair[0], PLAIN))
 
 
