@@ -91,8 +91,8 @@ class Handlers:
         is_styles = path.suffix == ".npz"
         with refusals(language, path, "no_styles" if is_styles else "broken"):
             try:
-                read, project = self.backend.read_styles, self.backend.project
-                face = read(path) if is_styles else project(path, progress)
+                backend = self.backend
+                face = backend.read_styles(path) if is_styles else backend.project(path, progress)
             finally:
                 path.unlink()
         return self._update(side, face, pair, language, values)

@@ -30,7 +30,6 @@ from web.handlers import Handlers, RefusalError, figure
 from web.sliders import SLIDERS, read_settings, sliders_for
 from web.texts import ENGLISH, LANGUAGES, SPANISH, TEXTS
 
-CPU = torch.device("cpu")
 STILL = (0.0,) * 10
 DEFAULTS = [slider.default for slider in SLIDERS]
 PLAIN = read_settings(SLIDERS, DEFAULTS)
@@ -53,18 +52,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def backend(run: Path) -> Backend:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("web.backend.choose_precision", lambda name, where: "fp32")
-        return Backend(*load_faces(run, CPU, print), 3)
+        return Backend(*load_faces(run, torch.device("cpu"), print), 3)
 
 
 @pytest.fixture
 def handlers(backend: Backend, tmp_path: Path) -> Handlers:
     return Handlers(backend, tmp_path)
-
-
-def photo(path: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((80, 60)).save(path, "JPEG")
-    return path
 
 
 def pictures(html: str) -> list[np.ndarray]:
@@ -163,7 +156,9 @@ def test_the_saved_picture_sheet_styles_and_film(handlers: Handlers, backend: Ba
 
 
 def test_a_photo_becomes_a_face_and_the_upload_is_gone(handlers: Handlers, tmp_path: Path) -> None:
-    path = photo(tmp_path / "me.heic")  # the content tells the format
+    path = tmp_path / "me.heic"  # the format follows from the content
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((80, 60)).save(path, "JPEG")
     steps: list[int] = []
     pair, seed, a, third, b = handlers.upload(1, steps.append, path, (3, 4), ENGLISH, *DEFAULTS)
     assert pair[0] == 3

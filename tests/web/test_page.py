@@ -204,11 +204,8 @@ def test_sliders_change_only_the_third_face_but_psi_changes_all(page: Any) -> No
 
 
 def test_saved_files_open_and_styles_can_be_uploaded(page: Any, tmp_path: Path) -> None:
-    for what, name in (
-        ("picture", "third.png"),
-        ("sheet", "crossover.png"),
-        ("film", "third.webp"),
-    ):
+    names = {"picture": "third.png", "sheet": "crossover.png", "film": "third.webp"}
+    for what, name in names.items():
         path = save(page, what, tmp_path)
         assert path.name == name
         with Image.open(path) as image:
@@ -246,8 +243,7 @@ def test_a_bad_upload_shows_a_message_and_changes_nothing(
     assert shown(page) == first
     page.click("#draw-a")  # the page goes on
     changed(page, first, "face-a")
-    left = [path for path in server.temporary.rglob("*.jpg") if path.is_file()]
-    assert left == []
+    assert not any(path.is_file() for path in server.temporary.rglob("*.jpg"))
 
 
 def test_the_run_is_stepped_through_its_snapshots(page: Any) -> None:
