@@ -78,8 +78,7 @@ class Handlers:
 
     def random_seed(self, side: int, pair: Pair, language: str, *values: float) -> PairUpdate:
         """Return the pair with the face of a random seed."""
-        seed = random.randrange(RANDOM_SEEDS)
-        return self._update(side, seed, pair, language, values)
+        return self._update(side, random.randrange(RANDOM_SEEDS), pair, language, values)
 
     def upload(
         self, side: int, progress: Progress, path: Path, pair: Pair, language: str, *values: float
