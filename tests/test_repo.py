@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FUNCTION_LINES, MODULE_LINES = 60, 350
-ROOMS = set(["common", "ops", "data", "checkpoints", "sampling", "outputs", "metrics", "training", "web"])
+ROOMS = {"common", "ops", "data", "checkpoints", "sampling", "outputs", "metrics"}
+ROOMS |= {"training", "web"}
 SCRIPTS = {"prepare_data", "train", "generate", "project", "evaluate", "export", "explore"}
 FOLDERS = (".", *sorted(ROOMS), "demo", "benchmarks", "experiments")
 PROGRAMS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
