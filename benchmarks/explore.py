@@ -1,4 +1,4 @@
-"""Milliseconds from a slider of the page to the third face, without the way to the browser."""
+"""Milliseconds from a slider of the page to the third face, without Gradio and the browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import common
+from benchmarks import harness
 from benchmarks.generate import our_checkpoint
 from common.cli import integer, number, resolution
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     from web.handlers import Handlers
 
 MOVES = 15  # of a slider, in each round
-WARM = 3  # before the first that counts
+WARMUP = 3  # further moves before them, which do not count
 EXAMPLES = """  python -m benchmarks.explore
   python -m benchmarks.explore --width 0.25 --threads 1 --json explore.json
 
-`slider` is a slider of layers or a direction, with the heat maps; `psi` changes all three faces.
-The generator is untrained: that makes no difference to the time."""
+`slider` moves layers or a direction and draws the heat maps; `psi` changes all three faces.
+The generator is untrained, which makes no difference to the time."""
 
 
-def read_arguments() -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = common.parser("Measure how fast the third face follows a slider.", EXAMPLES)
+    parser = harness.parser("Measure how fast the third face follows a slider.", EXAMPLES)
     add = parser.add_argument
     add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help="as in train.py")
     add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
@@ -38,7 +38,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def open_handlers(folder: Path, args: argparse.Namespace) -> Handlers:
-    """Return the page's handlers for a generator as it is before any training."""
+    """Return the page's handlers for an untrained generator."""
     import torch
 
     from sampling.sampler import load_faces
@@ -51,19 +51,19 @@ def open_handlers(folder: Path, args: argparse.Namespace) -> Handlers:
 
 
 def milliseconds(move: Callable[[float], object]) -> tuple[float, float]:
-    """Return how long a move takes and how much of all cores, in the median; no two are alike."""
-    walls, works = [], []
-    for place in range(WARM + MOVES):
-        wall, work = time.perf_counter(), time.process_time()
-        move(place / (WARM + MOVES))
+    """Return the median wall and CPU time of moves to different places in 0..1."""
+    walls, cpus = [], []
+    for place in range(WARMUP + MOVES):
+        wall, cpu = time.perf_counter(), time.process_time()
+        move(place / (WARMUP + MOVES))
         walls.append(1000 * (time.perf_counter() - wall))
-        works.append(1000 * (time.process_time() - work))
-    return median(walls[WARM:]), median(works[WARM:])
+        cpus.append(1000 * (time.process_time() - cpu))
+    return median(walls[WARMUP:]), median(cpus[WARMUP:])
 
 
 def main() -> None:
-    """Measure, print a table and write the figures."""
-    args = read_arguments()
+    """Measure, print a table and write the results."""
+    args = parse_args()
     import torch
 
     from common.device import DTYPES
@@ -77,29 +77,25 @@ def main() -> None:
         def slider(share: float) -> str:
             return handlers.third((0, 1), "English", *values(coarse=100 * share))
 
-        fresh = itertools.count()  # seeds of noise: else A and B would be at hand from round 2 on
+        fresh = itertools.count()  # seeds of noise: otherwise A and B are cached from round 2 on
 
         def psi(share: float) -> tuple[str, str, str]:
             moved = values(psi=0.5 + share, noise_seed=next(fresh))
             return handlers.all_faces((0, 1), "English", *moved)
 
-        figures: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         rows = []
         for threads in args.threads:
             torch.set_num_threads(threads)
             for move in (slider, psi):
-                found = [milliseconds(move) for _ in range(args.rounds)]
-                spreads = [
-                    common.Spread(median(ms), min(ms), max(ms)) for ms in zip(*found, strict=True)
-                ]
-                figures[f"{move.__name__}_threads_{threads}"] = dict(
-                    zip(("ms", "cpu_ms"), spreads, strict=True)
-                )
-                rows.append([move.__name__, threads, *spreads])
+                rounds = [milliseconds(move) for _ in range(args.rounds)]
+                wall, cpu = (harness.Range.of(times) for times in zip(*rounds, strict=True))
+                results[f"{move.__name__}_threads_{threads}"] = {"ms": wall, "cpu_ms": cpu}
+                rows.append([move.__name__, threads, wall, cpu])
     kind = next(name for name, dtype in DTYPES.items() if dtype == handlers.backend.dtype)
     shown = f"explore.py, width {args.width:g}, {args.resolution} px, {kind}"
-    lines = common.table(["", "threads", "ms", "ms of CPU"], rows)
-    common.finish(args, f"{shown}\n{lines}", figures)
+    lines = harness.table(["", "threads", "ms", "ms of CPU"], rows)
+    harness.report(args, f"{shown}\n{lines}", results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The work in a step, counted while it runs."""
+"""Counts floating-point operations while they run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch.utils.flop_counter import flop_registry
 
 
 class FlopCounter(TorchDispatchMode):
-    """Sums up the floating-point operations of what runs within: convolutions and products.
+    """Counts the floating-point operations of convolutions and products in its block, in `total`.
 
-    By the formulas of torch.utils.flop_counter, whose own counter fails on second derivatives.
+    Uses the formulas of torch.utils.flop_counter, whose own counter fails on second derivatives.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class FlopCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call func, and count it."""
+        """Call func and count its operations."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         formula = flop_registry.get(func.overloadpacket)

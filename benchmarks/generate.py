@@ -1,4 +1,4 @@
-"""Seconds of generate.py for 64 samples and one mixing grid of 8 x 8, the whole process."""
+"""Seconds of the whole process of generate.py for 64 samples and a mixing grid of 8 x 8."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks import common
+from benchmarks import harness
 from common.cli import number, resolution
 
 EXAMPLES = """  python -m benchmarks.generate
   python -m benchmarks.generate --peer style-based-gan-pytorch --json generate.json
 
-The generators are untrained: that makes no difference to the time. The peer has one width only."""
+The generators are untrained, which makes no difference to the time. The peer has one width only."""
 
 
-def read_arguments() -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = common.parser("Measure generate.py: 64 samples and one mixing grid.", EXAMPLES)
+    parser = harness.parser("Measure generate.py: 64 samples and one mixing grid.", EXAMPLES)
     add = parser.add_argument
     width = number(0, 4, above=True)
     add("--width", type=width, default=1.0, metavar="X", help="as in train.py")
@@ -27,7 +27,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def our_checkpoint(path: Path, args: argparse.Namespace) -> None:
-    """Write a snapshot of a generator as it is before any training."""
+    """Write a snapshot of an untrained generator."""
     from checkpoints import checkpoint
     from model import Generator, ModelConfig, Stage
 
@@ -37,33 +37,33 @@ def our_checkpoint(path: Path, args: argparse.Namespace) -> None:
 
 
 def commands(args: argparse.Namespace, folder: Path) -> dict[str, list[object]]:
-    """Return what each side runs, once its checkpoint is made."""
+    """Write a checkpoint for each side, and return the command that it runs."""
     ours, peers = folder / "ours.pt", folder / "peer.model"
     our_checkpoint(ours, args)
-    script: list[object] = [common.ROOT / "generate.py", ours, "--out", folder / "ours"]
+    script: list[object] = [harness.ROOT / "generate.py", ours, "--out", folder / "ours"]
     script += ["--seeds", "0-63", "--mix_seeds", "64-71", "72-79", "--mix_layers", "coarse"]
     sides: dict[str, list[object]] = {"ours": script}
     if args.peer:
         peer: list[object] = ["-m", "benchmarks.peer", args.peer]
-        common.seconds_of([*peer, "checkpoint", peers], folder)
+        harness.seconds_of([*peer, "checkpoint", peers], folder)
         flags = ["--size", args.resolution, "--n_row", 8, "--n_col", 8]
         sides["peer"] = [*peer, "generate", *flags, peers]
     return sides
 
 
 def main() -> None:
-    """Measure, print a table and write the figures."""
-    args = read_arguments()
+    """Measure, print a table and write the results."""
+    args = parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runs = {
-            side: partial(common.seconds_of, command, folder)
+            side: partial(harness.seconds_of, command, folder)
             for side, command in commands(args, folder).items()
         }
-        figures = common.compare(common.paired(runs, args.rounds))
+        result = harness.compare(harness.alternate(runs, args.rounds))
     shown = f"generate.py, width {args.width:g}, {args.resolution} px, whole process"
-    lines = common.table(["ours, s", "peer, s", "ratio"], [common.cells(figures)])
-    common.finish(args, f"{shown}\n{lines}", figures)
+    lines = harness.table(["ours, s", "peer, s", "ratio"], [harness.cells(result)])
+    harness.report(args, f"{shown}\n{lines}", result)
 
 
 if __name__ == "__main__":

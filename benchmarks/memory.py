@@ -1,4 +1,4 @@
-"""Peak memory of training, each side in a process of its own: the parameters to the last buffer."""
+"""Peak memory of training, each side in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common
+from benchmarks import harness
 from common.cli import integer, number, resolution
 
 EXAMPLES = """  python -m benchmarks.memory
   python -m benchmarks.memory --batch 8 --peer style-based-gan-pytorch"""
 
 
-def read_arguments() -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = common.parser("Measure the peak memory of training.", EXAMPLES)
+    parser = harness.parser("Measure the peak memory of training.", EXAMPLES)
     add = parser.add_argument
     width = number(0, 4, above=True)
     add("--width", type=width, default=1.0, metavar="X", help="as in train.py")
@@ -30,7 +30,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def peak(side: str, args: argparse.Namespace, database: Path) -> float:
-    """Return the most memory, MB, that this process has had after two steps of a training."""
+    """Return the peak memory of this process, MB, after two training steps."""
     size = args.resolution
     if side == "ours":
         from benchmarks.ours import OurTraining
@@ -44,27 +44,27 @@ def peak(side: str, args: argparse.Namespace, database: Path) -> float:
         peer = PeerTraining(args.peer, database, args.width, args.batch, size)
         for _ in range(2):
             peer.seconds()
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # there it is in bytes
+    units = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return units / 2**20 if sys.platform == "darwin" else units / 2**10  # bytes on macOS, else KB
 
 
 def main() -> None:
-    """Measure, print a table and write the figures."""
-    args = read_arguments()
-    figures: dict[str, Any] = {}
+    """Measure, print a table and write the results."""
+    args = parse_args()
+    result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        database = common.draw_database(Path(folder) / "faces", 64, [args.resolution])
+        database = harness.draw_database(Path(folder) / "faces", 64, [args.resolution])
         for side in ["ours", "peer"] if args.peer else ["ours"]:
-            # A process that is started anew has no memory of another's.
+            # Spawned, not forked: a fork begins with the memory of its parent.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, context) as process:
-                figures[side] = process.submit(peak, side, args, database).result()
+                result[side] = process.submit(peak, side, args, database).result()
     if args.peer:
-        figures["ratio"] = figures["ours"] / figures["peer"]
-    shown = [f"{figures[key]:.2f}" if key in figures else None for key in ("ours", "peer", "ratio")]
+        result["ratio"] = result["ours"] / result["peer"]
+    shown = [f"{result[key]:.2f}" if key in result else None for key in ("ours", "peer", "ratio")]
     title = f"training, width {args.width:g}, {args.resolution} px, batch {args.batch}"
-    lines = common.table(["ours, MB", "peer, MB", "ratio"], [shown])
-    common.finish(args, f"{title}\n{lines}", figures)
+    lines = harness.table(["ours, MB", "peer, MB", "ratio"], [shown])
+    harness.report(args, f"{title}\n{lines}", result)
 
 
 if __name__ == "__main__":

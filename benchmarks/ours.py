@@ -1,4 +1,4 @@
-"""Our training, step by step under a clock."""
+"""Our training, timed step by step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from training.step import train_step
 
 PHASE = 1_000_000  # images: no resolution ends while it is timed
 FIRST_SIZE = 8  # px, where growth begins
-AT_LEAST = 1.0  # seconds that plain steps are timed for, in all
+MIN_SECONDS = 1.0  # for which plain steps are timed
 
 
 class OurTraining:
-    """A training of networks up to `max_size` px, at `resolution` px, fully faded in."""
+    """Training of networks up to `max_size` px, at `resolution` px, fully faded in."""
 
     def __init__(
         self, database: Path, width: float, batch: int, resolution: int, max_size: int
@@ -55,25 +55,25 @@ class OurTraining:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return what convolutions compute in."""
+        """Return the dtype of the convolutions."""
         return self.config.dtype
 
     def step(self, iteration: int) -> float:
-        """Return the seconds of the training step of an iteration; 0 has R1, 1 has not."""
+        """Return the seconds of one training step: with R1 for iteration 0, without for 1."""
         self.state.iteration, self.state.nimg = iteration, self.nimg
         start = time.perf_counter()
         train_step(self.state, self.config, self.bank)
         return time.perf_counter() - start
 
     def seconds(self) -> float:
-        """Return the mean seconds of a step, those with R1 at their true share."""
+        """Return the mean seconds of a step, with as many R1 steps as in training."""
         with_r1, plain = self.step(0), [self.step(1)]
-        while sum(plain) < AT_LEAST:
+        while sum(plain) < MIN_SECONDS:
             plain.append(self.step(1))
         return self._mean(with_r1, mean(plain))
 
     def flops(self) -> float:
-        """Return the floating-point operations of convolutions and products in a mean step."""
+        """Return the mean floating-point operations of convolutions and products in a step."""
         counts = []
         for iteration in (0, 1):
             with FlopCounter() as counter:

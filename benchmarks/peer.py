@@ -1,12 +1,12 @@
-"""rosinality/style-based-gan-pytorch from a user's checkout, on a CPU.
+"""Runs rosinality/style-based-gan-pytorch from a user's checkout, on the CPU.
 
-Its own code runs, with these changes, all made in memory: "cuda" means the CPU; its `tqdm` is ours,
-which tells the steps' times and ends after some; `save_image(range=)` is called value_range, as it
-is in today's torchvision; processes are forked, as they were; prepare_data gets one size instead of
-eight; generate makes one mixing grid instead of 20; and a width below 1, which it does not have, is
-made of its own blocks.
+Its own code runs, with these changes made in memory: "cuda" means the CPU; its `tqdm` is replaced
+by one that times the steps and ends after a few; `save_image(range=)` becomes value_range, its name
+in today's torchvision; processes are forked, the default when it was written; prepare_data makes
+one size instead of eight; generate makes one mixing grid instead of 20. It has no width below 1:
+narrower networks are built from its own blocks.
 
-As a program it runs prepare, generate or checkpoint: python -m benchmarks.peer DIR NAME ...
+python -m benchmarks.peer DIR NAME ARGUMENTS... runs its prepare, generate or checkpoint.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.flops import FlopCounter
 
-CHANNELS = (512, 512, 512, 512, 256)  # of its networks from 4 to 64 px
-NAMES = ("train", "model", "dataset", "prepare_data", "generate")  # which are ours, too
-GRIDS = 20  # of style mixing, made by its generate.py
+CHANNELS = (512, 512, 512, 512, 256)  # of its networks, from 4 to 64 px
+NAMES = ("train", "model", "dataset", "prepare_data", "generate")  # modules of both projects
+GRIDS = 20  # style-mixing grids that its generate.py makes
 
 
 class OnCpu(TorchFunctionMode):
-    """Where "cuda" is asked for, the CPU is given."""
+    """Replaces "cuda" by the CPU in every call of torch."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call func, if it is not `.cuda()`, with another device."""
+        """Call func with the CPU in place of "cuda"; `.cuda()` does nothing."""
         if func is torch.Tensor.cuda:
             return args[0]
         given = {key: _cpu(value) for key, value in (kwargs or {}).items()}
@@ -52,30 +52,30 @@ class OnCpu(TorchFunctionMode):
 
 
 def _cpu(value: Any) -> Any:
-    asked = isinstance(value, str | torch.device) and str(value).startswith("cuda")
-    return torch.device("cpu") if asked else value
+    is_cuda = isinstance(value, str | torch.device) and str(value).startswith("cuda")
+    return torch.device("cpu") if is_cuda else value
 
 
-class Clock:
-    """What the peer takes for tqdm: its training loop takes `steps`, which are timed."""
+class TimedSteps:
+    """Stands in for tqdm in its training loop: ends after `steps`, whose seconds it keeps."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.seconds: list[float] = []
 
     def __iter__(self) -> Iterator[int]:
-        time.sleep(1)  # by then its loader has a batch ready, as in the midst of a training
+        time.sleep(1)  # until its loader has a batch ready, as it has in a running training
         for i in range(self.steps):
             start = time.perf_counter()
             yield i
             self.seconds.append(time.perf_counter() - start)
 
     def set_description(self, text: str) -> None:
-        """Show nothing."""
+        """Ignore the text."""
 
 
 def load(folder: Path, name: str) -> ModuleType:
-    """Return a module of the peer's; ours of the same names stay as they are."""
+    """Return a module of the peer, keeping ours of the same names imported."""
     ours = {other: sys.modules.pop(other) for other in NAMES if other in sys.modules}
     sys.path.insert(0, str(folder))
     try:
@@ -88,7 +88,7 @@ def load(folder: Path, name: str) -> ModuleType:
 
 
 class PeerTraining:
-    """Its training with R1 and style mixing, at `resolution` px, fully faded in."""
+    """The peer's training with R1 and style mixing, at `resolution` px, fully faded in."""
 
     dtype = torch.float32
 
@@ -115,7 +115,7 @@ class PeerTraining:
         transforms = code.transforms
         steps = [transforms.RandomHorizontalFlip(), transforms.ToTensor()]
         steps.append(transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), inplace=True))
-        # A process opens an LMDB once only, and there may be several trainings in this one.
+        # A process can open an LMDB only once, and may hold several of these trainings.
         own = shutil.copytree(database, tempfile.mkdtemp(dir=database.parent), dirs_exist_ok=True)
         self.data = code.MultiResolutionDataset(own, transforms.Compose(steps))
         self.args = argparse.Namespace(
@@ -133,12 +133,12 @@ class PeerTraining:
 
     def seconds(self) -> float:
         """Return the seconds of a step."""
-        clock = Clock(1)
-        self.code.tqdm = lambda _: clock
+        steps = TimedSteps(1)
+        self.code.tqdm = lambda _: steps
         with OnCpu(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls add_ as one did years ago
+            warnings.simplefilter("ignore")  # it calls add_ with a deprecated signature
             self.code.train(self.args, self.data, self.G, self.D)
-        return clock.seconds[0]
+        return steps.seconds[0]
 
     def flops(self) -> float:
         """Return the floating-point operations of convolutions and products in a step."""
@@ -148,7 +148,7 @@ class PeerTraining:
 
 
 def narrow(model: Any, generator: Any, discriminator: Any, channels: list[int]) -> None:
-    """Give its networks other channels, from 4 px up: the same blocks of the same classes."""
+    """Rebuild its networks from blocks of its own classes with these channels, from 4 px up."""
     first, pairs = channels[0], list(pairwise(channels))
     blocks = [model.StyledConvBlock(first, first, 3, 1, initial=True)]
     blocks += [model.StyledConvBlock(a, b, 3, 1, upsample=True) for a, b in pairs]
@@ -165,7 +165,7 @@ def narrow(model: Any, generator: Any, discriminator: Any, channels: list[int]) 
 
 
 def prepare(source: str, database: str, workers: str, size: str) -> None:
-    """Do as its prepare_data.py does, for one size."""
+    """Do what its prepare_data.py does, for one size."""
     multiprocessing.set_start_method("fork")
     code: Any = importlib.import_module("prepare_data")
     photos = code.datasets.ImageFolder(source)
@@ -177,13 +177,13 @@ def prepare(source: str, database: str, workers: str, size: str) -> None:
 
 
 def checkpoint(path: str) -> None:
-    """Write a generator as it is before any training, where its generate.py looks for one."""
+    """Write an untrained generator that its generate.py can load."""
     model: Any = importlib.import_module("model")
     torch.save({"g_running": model.StyledGenerator(512).state_dict()}, path)
 
 
 def generate(*arguments: str) -> None:
-    """Run its generate.py with these arguments, but for one mixing grid."""
+    """Run its generate.py with these arguments, for one mixing grid only."""
     from torchvision import utils
 
     save = utils.save_image
@@ -199,7 +199,7 @@ def generate(*arguments: str) -> None:
 
 
 def main() -> None:
-    """Run one of its programs: DIR NAME ARGUMENTS..."""
+    """Run DIR NAME ARGUMENTS..."""
     folder, name, *arguments = sys.argv[1:]
     sys.path.insert(0, folder)
     programs: dict[str, Any] = {f.__name__: f for f in (prepare, checkpoint, generate)}

@@ -1,4 +1,4 @@
-"""Photos/s of prepare_data.py, the whole process: small photos, and large ones from a camera."""
+"""Photos/s of the whole process of prepare_data.py, for small photos and for those of a camera."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import common
+from benchmarks import harness
 from common.cli import integer
 from data.workers import usable_cores
 
@@ -21,12 +21,12 @@ SMALL = (178, 218)  # px, as CelebA's aligned photos are
 EXAMPLES = """  python -m benchmarks.prepare
   python -m benchmarks.prepare --photos celeba --large 40 --peer style-based-gan-pytorch
 
-The large photos, of 12 megapixels, have detail of every size, and grain. They are drawn anew."""
+The large photos of 12 megapixels are always drawn, with detail of every size and grain."""
 
 
-def read_arguments() -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = common.parser("Measure prepare_data.py at 64 px.", EXAMPLES)
+    parser = harness.parser("Measure prepare_data.py at 64 px.", EXAMPLES)
     add = parser.add_argument
     photos = "folder of small photos (default: drawn ones)"
     add("--photos", type=Path, metavar="DIR", help=photos)
@@ -38,7 +38,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def draw(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Fill a folder in `folder` with JPEGs of noise in octaves: detail of every size, and grain."""
+    """Draw JPEGs of noise in octaves, with detail of every size and grain, below `folder`."""
     rng = np.random.default_rng(0)
     photos = folder / "photos"  # the peer wants a folder of folders
     photos.mkdir(parents=True)
@@ -55,39 +55,39 @@ def draw(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 
 def run(side: str, args: argparse.Namespace, source: Path, scratch: Path) -> float:
-    """Return how long a side takes to prepare a folder."""
+    """Return the seconds that a side takes to prepare a folder."""
     database = scratch / "database"
     if side == "ours":
-        script: list[object] = [common.ROOT / "prepare_data.py", source, database]
+        script: list[object] = [harness.ROOT / "prepare_data.py", source, database]
         script += ["--sizes", 64, "--workers", args.workers]
     else:
         script = ["-m", "benchmarks.peer", args.peer, "prepare", source, database]
         script += [args.workers, 64]
-    seconds = common.seconds_of(script, scratch)
+    seconds = harness.seconds_of(script, scratch)
     shutil.rmtree(database)
     return seconds
 
 
 def measure(args: argparse.Namespace, source: Path, scratch: Path) -> dict[str, Any]:
-    """Return the figures for one folder of photos."""
+    """Return the results for one folder of photos."""
     count = sum(1 for path in source.rglob("*") if path.is_file())
     sides = ["ours", "peer"] if args.peer else ["ours"]
     runs = {side: partial(run, side, args, source, scratch) for side in sides}
-    return {"photos": count, **common.compare(common.paired(runs, args.rounds), count)}
+    return {"photos": count, **harness.compare(harness.alternate(runs, args.rounds), count)}
 
 
 def main() -> None:
-    """Measure, print a table and write the figures."""
-    args = read_arguments()
+    """Measure, print a table and write the results."""
+    args = parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small = args.photos.resolve() if args.photos else draw(folder / "a", args.small, SMALL)
         sources = {"small": small, "12_megapixels": draw(folder / "b", args.large, CAMERA)}
-        figures = {kind: measure(args, source, folder) for kind, source in sources.items()}
+        results = {kind: measure(args, source, folder) for kind, source in sources.items()}
     header = ["photos", "number", "ours/s", "peer/s", "ratio"]
-    rows = [[kind, f["photos"], *common.cells(f)] for kind, f in figures.items()]
+    rows = [[kind, r["photos"], *harness.cells(r)] for kind, r in results.items()]
     shown = f"prepare_data.py at 64 px, {args.workers} workers, whole process"
-    common.finish(args, f"{shown}\n{common.table(header, rows)}", figures)
+    harness.report(args, f"{shown}\n{harness.table(header, rows)}", results)
 
 
 if __name__ == "__main__":

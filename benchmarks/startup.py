@@ -1,4 +1,4 @@
-"""Seconds that a user waits: for each script's --help, and for the first step of a training."""
+"""Seconds until a script shows its --help, and until training has made its first step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks import common
+from benchmarks import harness
 from common.cli import integer, number
 
 SCRIPTS = ("prepare_data.py", "train.py", "generate.py", "project.py", "evaluate.py")
-# train.py as it is, ended by force when its first training step is made.
+# train.py itself, which exits after its first training step.
 FIRST_STEP = """
 import os, sys, train
 from training import step as training
@@ -24,9 +24,9 @@ EXAMPLES = """  python -m benchmarks.startup
   python -m benchmarks.startup --images 20000 --rounds 5"""
 
 
-def read_arguments() -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = common.parser("Measure --help, and train.py up to its first step.", EXAMPLES)
+    parser = harness.parser("Measure --help, and train.py up to its first step.", EXAMPLES)
     add = parser.add_argument
     width = number(0, 4, above=True)
     add("--width", type=width, default=0.25, metavar="X", help="as in train.py")
@@ -37,26 +37,26 @@ def read_arguments() -> argparse.Namespace:
 def first_step(args: argparse.Namespace, database: Path, folder: Path) -> float:
     """Return the seconds from the command to the end of the first training step."""
     flags = ["--out", tempfile.mkdtemp(dir=folder), "--width", args.width]
-    return common.seconds_of(["-c", FIRST_STEP, database, *flags], folder)
+    return harness.seconds_of(["-c", FIRST_STEP, database, *flags], folder)
 
 
 def main() -> None:
-    """Measure, print a table and write the figures."""
-    args = read_arguments()
+    """Measure, print a table and write the results."""
+    args = parse_args()
     waits: dict[str, list[object]] = {
-        f"{script} --help": [common.ROOT / script, "--help"] for script in SCRIPTS
+        f"{script} --help": [harness.ROOT / script, "--help"] for script in SCRIPTS
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        database = common.draw_database(folder / "faces", args.images, [64])
+        database = harness.draw_database(folder / "faces", args.images, [64])
         runs = {
-            wait: partial(common.seconds_of, command, folder) for wait, command in waits.items()
+            wait: partial(harness.seconds_of, command, folder) for wait, command in waits.items()
         }
         runs["first step of train.py"] = partial(first_step, args, database, folder)
-        seconds = common.paired(runs, args.rounds)
-    figures = {wait: median(times) for wait, times in seconds.items()}
-    rows = [[wait, f"{figure:.2f}"] for wait, figure in figures.items()]
-    common.finish(args, common.table(["", "seconds"], rows), figures)
+        seconds = harness.alternate(runs, args.rounds)
+    medians = {wait: median(times) for wait, times in seconds.items()}
+    rows = [[wait, f"{value:.2f}"] for wait, value in medians.items()]
+    harness.report(args, harness.table(["", "seconds"], rows), medians)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images/s of whole training steps: data, D, G, R1 at its true share, both optimizers, EMA."""
+"""Images/s of whole training steps: data, D, G, as much R1 as in training, optimizers, EMA."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common
+from benchmarks import harness
 from common.cli import integer, number, resolution
 
 EXAMPLES = """  python -m benchmarks.train_step --width 0.25
   python -m benchmarks.train_step --batch 16 --peer style-based-gan-pytorch --json speed.json
 
-A share is that of the fastest 3 x 3 convolution on this machine, in the same precision, in the same
-run. Counted are convolutions and matrix products that torch.utils.flop_counter sees: those in
-compiled code it may not. Ratios: the median of the rounds, the least and the largest."""
+A share is of the FLOP/s of the fastest 3 x 3 convolution on this machine, in the same precision and
+the same run. Only convolutions and matrix products that torch.utils.flop_counter sees are counted,
+which may exclude compiled code. Ratios are the median of the rounds (smallest-largest)."""
 
 
-def read_arguments() -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = common.parser("Measure images/s of training, and the share of the peak.", EXAMPLES)
+    parser = harness.parser("Measure images/s of training, and the share of the peak.", EXAMPLES)
     add = parser.add_argument
     width = number(0, 4, above=True)
     add("--width", type=width, nargs="+", default=[1, 0.25], metavar="X", help="as in train.py")
@@ -30,7 +30,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def measure(width: float, args: argparse.Namespace, database: Path) -> dict[str, Any]:
-    """Return the figures of one width, but for the shares."""
+    """Return the results of one width, without the shares."""
     from benchmarks.ours import OurTraining
     from benchmarks.peer import PeerTraining
 
@@ -40,56 +40,56 @@ def measure(width: float, args: argparse.Namespace, database: Path) -> dict[str,
     }
     if args.peer:
         sides["peer"] = PeerTraining(args.peer, database, width, args.batch, size)
-    flops = {name: side.flops() for name, side in sides.items()}  # and so all is warm
-    clocks: dict[str, common.Clock] = {name: side.seconds for name, side in sides.items()}
-    seconds = common.paired(clocks, args.rounds)
-    figures = common.compare(seconds, args.batch)
+    flops = {name: side.flops() for name, side in sides.items()}  # this also warms them up
+    timers: dict[str, harness.Timer] = {name: side.seconds for name, side in sides.items()}
+    seconds = harness.alternate(timers, args.rounds)
+    result = harness.compare(seconds, args.batch)
     for name, side in sides.items():
-        figures[f"{name}_gflop_per_image"] = flops[name] / args.batch / 1e9
-        figures[f"{name}_dtype"] = str(side.dtype).removeprefix("torch.")
-    return figures
+        result[f"{name}_gflop_per_image"] = flops[name] / args.batch / 1e9
+        result[f"{name}_dtype"] = str(side.dtype).removeprefix("torch.")
+    return result
 
 
-def add_shares(figures: dict[str, Any], peaks: dict[str, float]) -> None:
-    """Add what part of the peak each side reaches."""
+def add_shares(result: dict[str, Any], peaks: dict[str, float]) -> None:
+    """Add the share of the peak that each side reaches."""
     for name, key in (("ours", "share"), ("peer", "peer_share")):
-        if name in figures:
-            rate = figures[name] * figures[f"{name}_gflop_per_image"]
-            figures[key] = rate / peaks[figures[f"{name}_dtype"]]
+        if name in result:
+            rate = result[name] * result[f"{name}_gflop_per_image"]
+            result[key] = rate / peaks[result[f"{name}_dtype"]]
 
 
-def row(width: float, figures: dict[str, Any]) -> list[str | None]:
+def row(width: float, result: dict[str, Any]) -> list[str | None]:
     """Return one row of the table."""
-    ours, peer, ratio = common.cells(figures)
-    work = [f"{figures['ours_gflop_per_image']:.1f}", f"{figures['share']:.2f}"]
+    ours, peer, ratio = harness.cells(result)
+    work = [f"{result['ours_gflop_per_image']:.1f}", f"{result['share']:.2f}"]
     if peer is None:
         return [f"{width:g}", ours, *work, None, None, None, None]
-    peer_work = [f"{figures['peer_gflop_per_image']:.1f}", f"{figures['peer_share']:.2f}"]
+    peer_work = [f"{result['peer_gflop_per_image']:.1f}", f"{result['peer_share']:.2f}"]
     return [f"{width:g}", ours, *work, peer, *peer_work, ratio]
 
 
 def main() -> None:
-    """Measure, print a table and write the figures."""
-    args = read_arguments()
+    """Measure, print a table and write the results."""
+    args = parse_args()
     import torch
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    before = {name: common.convolution_peak(dtype) for name, dtype in kinds.items()}
+    before = {name: harness.convolution_peak(dtype) for name, dtype in kinds.items()}
     with tempfile.TemporaryDirectory() as folder:
-        database = common.draw_database(Path(folder) / "faces", 256, [args.resolution])
+        database = harness.draw_database(Path(folder) / "faces", 256, [args.resolution])
         widths = {width: measure(width, args, database) for width in args.width}
-    after = {name: common.convolution_peak(dtype) for name, dtype in kinds.items()}
+    after = {name: harness.convolution_peak(dtype) for name, dtype in kinds.items()}
     peaks = {name: max(before[name], after[name]) / 1e9 for name in kinds}
-    for figures in widths.values():
-        add_shares(figures, peaks)
+    for result in widths.values():
+        add_shares(result, peaks)
     header = ["width", "ours/s", "GFLOP", "share", "peer/s", "GFLOP", "share", "ratio"]
     lines = [
         f"training, {args.resolution} px, batch {args.batch}, {torch.get_num_threads()} threads; "
         f"peak {', '.join(f'{peak:.0f} GFLOP/s ({name})' for name, peak in peaks.items())}",
-        common.table(header, [row(width, figures) for width, figures in widths.items()]),
+        harness.table(header, [row(width, result) for width, result in widths.items()]),
     ]
-    by_width = {f"width_{width:g}": figures for width, figures in widths.items()}
-    common.finish(args, "\n".join(lines), {"peak_gflops": peaks, **by_width})
+    by_width = {f"width_{width:g}": result for width, result in widths.items()}
+    harness.report(args, "\n".join(lines), {"peak_gflops": peaks, **by_width})
 
 
 if __name__ == "__main__":

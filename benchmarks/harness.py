@@ -19,88 +19,93 @@ if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are kno
     import torch
 
 ROOT = Path(__file__).parent.parent
-Clock = Callable[[], float]  # does something once, and returns the seconds that it took
-PEER = "a checkout of rosinality/style-based-gan-pytorch, to be measured beside"
+Timer = Callable[[], float]  # does something once and returns the seconds it took
 
 
 def parser(description: str, examples: str) -> Parser:
     """Return a parser with the flags that all benchmarks have."""
     made = Parser(description, examples)
-    made.add_argument("--peer", type=_peer, metavar="DIR", help=PEER)
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    rounds = "times that each side is measured, in turn"
+    peer = "checkout of rosinality/style-based-gan-pytorch to measure too"
+    made.add_argument("--peer", type=peer_checkout, metavar="DIR", help=peer)
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    rounds = "measurements of each side, in turn"
     made.add_argument("--rounds", type=integer(1, 1000), default=3, metavar="N", help=rounds)
     return made
 
 
-def _peer(text: str) -> Path:
+def peer_checkout(text: str) -> Path:
+    """Parse the folder of a peer's checkout."""
     folder = Path(text).resolve()
     if not (folder / "train.py").is_file() or not (folder / "model.py").is_file():
         raise argparse.ArgumentTypeError(f"{text!r} holds no train.py and model.py")
     return folder
 
 
-class Spread(NamedTuple):
-    """The median of some figures, and the least and largest of them."""
+class Range(NamedTuple):
+    """The median of some numbers, the smallest and the largest."""
 
     median: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Range:
+        """Return the range of these numbers."""
+        return cls(median(numbers), min(numbers), max(numbers))
+
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def paired(sides: Mapping[str, Clock], rounds: int) -> dict[str, list[float]]:
-    """Return the figures of each side, measured A B A B: what slows the machine slows them all."""
-    figures: dict[str, list[float]] = {name: [] for name in sides}
+def alternate(sides: Mapping[str, Timer], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each side, measured A B A B: other load on the machine slows both."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
-        for name, measure in sides.items():
-            figures[name].append(measure())
-    return figures
+        for name, timer in sides.items():
+            seconds[name].append(timer())
+    return seconds
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Return the ratios of the figures that were measured in the same rounds."""
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return Spread(median(ratios), min(ratios), max(ratios))
+def ratio(above: Sequence[float], below: Sequence[float]) -> Range:
+    """Return the range of the ratios of numbers measured in the same rounds."""
+    return Range.of([a / b for a, b in zip(above, below, strict=True)])
 
 
 def compare(seconds: dict[str, list[float]], amount: float | None = None) -> dict[str, Any]:
-    """Return the median of each side, as `amount` a second if it is given, and the ratio."""
-    figures: dict[str, Any] = {side: median(times) for side, times in seconds.items()}
+    """Return the median of each side, and the ratio; with `amount`, medians are amount/second."""
+    result: dict[str, Any] = {side: median(times) for side, times in seconds.items()}
     if amount is not None:
-        figures = {side: amount / time for side, time in figures.items()}
+        result = {side: amount / time for side, time in result.items()}
     if "peer" in seconds:
-        figures["ratio"], *figures["ratio_range"] = ratio(seconds["peer"], seconds["ours"])
-    return figures
+        result["ratio"], *result["ratio_range"] = ratio(seconds["peer"], seconds["ours"])
+    return result
 
 
-def cells(figures: dict[str, Any]) -> list[str | None]:
-    """Return ours, the peer's and the ratio as they stand in a table."""
-    if "peer" not in figures:
-        return [f"{figures['ours']:.2f}", None, None]
-    spread = Spread(figures["ratio"], *figures["ratio_range"])
-    return [f"{figures['ours']:.2f}", f"{figures['peer']:.2f}", str(spread)]
+def cells(result: dict[str, Any]) -> list[str | None]:
+    """Return the table cells of ours, the peer's and the ratio."""
+    if "peer" not in result:
+        return [f"{result['ours']:.2f}", None, None]
+    shown = Range(result["ratio"], *result["ratio_range"])
+    return [f"{result['ours']:.2f}", f"{result['peer']:.2f}", str(shown)]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return lines of aligned columns; None shows as a dash."""
+    """Return lines of aligned columns; None is shown as a dash."""
     cells = [header] + [["-" if cell is None else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
     return "\n".join(lines)
 
 
-def finish(args: argparse.Namespace, lines: str, figures: dict[str, Any]) -> None:
-    """Print the table and write the figures where --json says."""
+def report(args: argparse.Namespace, lines: str, results: dict[str, Any]) -> None:
+    """Print lines, and write the results to the file of --json."""
     print(lines, flush=True)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def seconds_of(command: Sequence[object], folder: Path) -> float:
-    """Return how long a whole process takes, run in `folder`; RuntimeError if it fails."""
+    """Return how long a Python process takes, run in `folder`; RuntimeError if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
     done = subprocess.run(
@@ -118,7 +123,7 @@ def seconds_of(command: Sequence[object], folder: Path) -> float:
 
 
 def convolution_peak(dtype: torch.dtype) -> float:
-    """Return the FLOP/s of the machine's best 3 x 3 convolution, of 512 or 256 channels."""
+    """Return the FLOP/s of the machine's fastest 3 x 3 convolution, with 512 or 256 channels."""
     import torch
     import torch.nn.functional as F
 
@@ -139,7 +144,7 @@ def convolution_peak(dtype: torch.dtype) -> float:
 
 
 def draw_database(path: Path, count: int, sizes: Sequence[int]) -> Path:
-    """Return an LMDB of coloured noise, which both projects can read."""
+    """Write an LMDB of coloured noise that both projects can read, and return its path."""
     import numpy as np
     from PIL import Image
 
