@@ -1,7 +1,7 @@
-"""What a drawn face is, and the canvas it is drawn on: soft shapes on numpy coordinate fields.
+"""A face's factors and traits, and the canvas to draw it on: soft shapes on coordinate fields.
 
-A shape is a signed distance (negative inside) on those fields, and its mask is that distance made
-soft. The pictures themselves are composed in portrait.py.
+A shape is a field of signed distances, negative inside; its mask is that distance with a soft edge.
+portrait.py composes the pictures.
 """
 
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ import numpy as np
 Field = np.ndarray  # [H, W] float32, or [3, H, W] for colours
 Colour = tuple[float, float, float]
 
-CROP = 0.86  # of the scene that the picture shows, close around the head as in ID photos
+CROP = 0.86  # share of the scene that the picture shows, close around the head as in ID photos
 TOP = -0.90  # height in the scene at which the picture begins
 EYE_LINE = -0.05  # height of the eyes in the scene, whose sides are at -1 and 1
-HEAD_SCALE = 1.07  # of the head in the scene: from skull to chin, 73 % of the picture's height
+HEAD_SCALE = 1.07  # the head, from skull to chin, takes 73 % of the picture's height
 EYE_X, BROW_Y, NOSE_Y, MOUTH_Y, CHIN_Y = 0.18, -0.125, 0.235, 0.365, 0.58  # in the head's frame
 TURN_RADIUS = 0.62  # features lie on an upright cylinder of this radius, turned by the yaw
 SKIN_TONES = ("#5d3a28", "#8a573a", "#b98058", "#e0b08d", "#f7dccb")  # skin = 0 ... 1
@@ -22,7 +22,7 @@ SKIN_TONES = ("#5d3a28", "#8a573a", "#b98058", "#e0b08d", "#f7dccb")  # skin = 0
 
 @dataclass(frozen=True)
 class Traits:
-    """What makes a person that the table does not list: proportions, clothes, light."""
+    """What faces.csv does not list: proportions, clothes, light."""
 
     feminine: float = 0.5
     width: float = 0.44
@@ -48,7 +48,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Face:
-    """The factors of one picture: those of faces.csv, and the traits."""
+    """The factors of one picture, as in faces.csv, and its traits."""
 
     age: int
     skin: float
@@ -75,7 +75,7 @@ def mix(a: Colour, b: Colour, t: float) -> Colour:
 
 
 def shade(colour: Colour, k: float) -> Colour:
-    """Return the colour k times as bright, at most white."""
+    """Return the colour k times as bright, clipped at white."""
     r, g, b = (min(1.0, p * k) for p in colour)
     return r, g, b
 
@@ -88,7 +88,7 @@ def skin_colour(skin: float) -> Colour:
 
 
 def ellipse(x: Field, y: Field, rx: float, ry: float) -> Field:
-    """Return about the signed distance to an ellipse around 0."""
+    """Return approximately the signed distance to an ellipse around 0."""
     return (np.sqrt((x / rx) ** 2 + (y / ry) ** 2) - 1) * min(rx, ry)
 
 
@@ -111,10 +111,10 @@ def step(x: Field, low: float, high: float) -> Field:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Colours [3, H, W] with the coordinates of their pixels in three frames.
+    """Colours [3, H, W] and the coordinates of their pixels in three frames.
 
-    px, py: the scene, -1..1, most of which is shown. x, y: the head, upright, eyes at y = 0. u, v:
-    the face as seen from the front, so a feature drawn there turns with the head.
+    px, py: the scene, -1..1, most of which is shown. x, y: the upright head, eyes at y = 0. u, v:
+    the face seen from the front, so that a feature drawn there turns with the head.
     """
 
     colours: Field
@@ -127,7 +127,7 @@ class Canvas:
     pixel: float
 
     def window(self, u: float, v: float, ru: float, rv: float) -> "Canvas":
-        """Return the view around u, v where small features can be drawn fast."""
+        """Return a view around u, v, in which small features are quick to draw."""
         near = (np.abs(self.u - u) < ru) & (np.abs(self.v - v) < rv)
         rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
         r, c = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -135,11 +135,11 @@ class Canvas:
         return replace(self, colours=self.colours[:, r, c], **fields)
 
     def soft(self, distance: Field, blur: float = 0.0) -> Field:
-        """Return the mask of a signed distance, its edge one pixel or `blur` wide."""
+        """Return the mask of a signed distance; its edge is one pixel or `blur` wide."""
         return np.clip(0.5 - distance / max(blur, 1.2 * self.pixel), 0, 1)
 
     def paint(self, mask: Field, colour: Colour | Field, opacity: float = 1.0) -> None:
-        """Lay a colour over the picture where the mask is."""
+        """Paint a colour over the picture where the mask is."""
         ink = np.asarray(colour, np.float32).reshape(3, *np.shape(colour)[1:] or (1, 1))
         self.colours[...] += (ink - self.colours) * (mask * opacity)
 
@@ -171,16 +171,16 @@ def head_outline(c: Canvas, face: Face, grow: float = 0.0, drop: float = 0.0) ->
     """Return the signed distance to the head: a skull above the eyes, jaw and chin below."""
     t, y = face.traits, c.y - drop
     down = np.clip(y / CHIN_Y, 0, 1.3)
-    x = c.x - 0.16 * face.pose * down * down  # the chin is far in front of the axis it turns on
+    x = c.x - 0.16 * face.pose * down * down  # the chin is far from the axis of the turn
     narrow = 1 - t.jaw * down * down
     height = np.where(y < 0, 0.58 + grow, CHIN_Y + grow + 0.02 * t.pitch)
     across, along = (x / (narrow * (t.width + grow))) ** 2, (y / height) ** 2
-    square = np.where(y > 0, 0.42 - 0.30 * t.feminine, 0.22)  # jaws of men
+    square = np.where(y > 0, 0.42 - 0.30 * t.feminine, 0.22)  # men have square jaws
     return (np.sqrt(across + along - square * np.clip(across * along, 0, 1)) - 1) * t.width
 
 
 def lit_skin(c: Canvas, face: Face) -> Field:
-    """Return skin colours shaded as on a ball: warm in the shadow, pale in the light."""
+    """Return skin colours shaded like a ball: warm in the shadow, pale in the light."""
     nx, ny = c.x / 0.52, (c.y - 0.02) / 0.72
     nz = np.sqrt(np.clip(1 - nx * nx - ny * ny, 0.04, 1))
     side = 0.62 * face.traits.light

@@ -1,6 +1,7 @@
-"""Draws two sets of cartoon faces, so that everything can be tried with no photo at hand.
+"""Draw two sets of cartoon faces, to try everything without any photos.
 
-young/ is alike, as ID photos are; old/ is varied. faces.csv lists what was drawn into each picture.
+The faces in young/ are alike, as ID photos are; those in old/ are varied. faces.csv lists the
+factors of each picture.
 """
 
 import argparse
@@ -30,7 +31,7 @@ EXAMPLES = """examples:
 
 
 def hexed(colour: Colour) -> str:
-    """Return a colour of 0..1 numbers as #rrggbb."""
+    """Return a colour of numbers in 0..1 as #rrggbb."""
     return "#" + "".join(f"{round(255 * min(max(c, 0.0), 1.0)):02x}" for c in colour)
 
 
@@ -41,22 +42,22 @@ def hsv(rng: np.random.Generator, low: Colour, high: Colour) -> Colour:
 
 
 def pick(rng: np.random.Generator, words: str, weights: tuple[float, ...] | None = None) -> str:
-    """Return one of the words."""
+    """Return one of the words at random."""
     return str(rng.choice(words.split(), p=weights))
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
-    """Return a number between low and high."""
+    """Return a random number between low and high."""
     return float(rng.uniform(low, high))
 
 
-def bell(rng: np.random.Generator, mean: float, spread: float, low: float, high: float) -> float:
-    """Return a normal number, held between low and high."""
-    return float(np.clip(rng.normal(mean, spread), low, high))
+def bell(rng: np.random.Generator, mean: float, std: float, low: float, high: float) -> float:
+    """Return a normally distributed number, clipped to low..high."""
+    return float(np.clip(rng.normal(mean, std), low, high))
 
 
 def sample_young(rng: np.random.Generator) -> Face:
-    """Return a face like those of ID photos: white behind, dark hair, brown skin, frontal."""
+    """Return a face as in ID photos: white background, dark hair, brown skin, frontal."""
     woman = rng.random() < 0.5
     style = pick(
         rng,
@@ -96,7 +97,7 @@ def sample_young(rng: np.random.Generator) -> Face:
 
 
 def old_hair(rng: np.random.Generator, age: int) -> str:
-    """Return a hair colour that greys with age, some of it dyed."""
+    """Return a hair colour that greys with age, unless dyed."""
     grown = hsv(rng, (0.04, 0.3, 0.15), (0.11, 0.65, 0.6))
     v = between(rng, 0.55, 0.95)
     grey = (v, v * between(rng, 0.96, 1.0), v * between(rng, 0.90, 1.02))
@@ -134,7 +135,7 @@ def old_traits(rng: np.random.Generator, feminine: float) -> Traits:
 
 
 def sample_old(rng: np.random.Generator) -> Face:
-    """Return a face like those of a varied collection: ages 56-85, anything behind and worn."""
+    """Return a face as in a varied collection: ages 56 to 85, any background, hat or glasses."""
     woman = rng.random() < 0.5
     styles = "curly bob bun long short" if woman else "bald receding short side curly"
     age = int(rng.integers(56, 86))
@@ -153,15 +154,15 @@ def sample_old(rng: np.random.Generator) -> Face:
 
 
 def sample(seed: int, kind: str, index: int) -> Face:
-    """Return face `index` of a set; nothing else drawn before it matters."""
+    """Return face `index` of a set, whatever was drawn before."""
     rng = np.random.default_rng((seed, SETS.index(kind), index))
     return sample_young(rng) if kind == "young" else sample_old(rng)
 
 
 def draw_file(task: tuple[Path, int, int, str, int]) -> None:
-    """Draw one face into its file; task is (folder, size, seed, set, index)."""
+    """Write the picture of one face; task is (folder, size, seed, set, index)."""
     out, size, seed, kind, index = task
-    # Saved at full chroma: at 64 px, halved chroma would smear lips and irises.
+    # At 64 px, halved chroma would smear lips and irises.
     picture = draw(sample(seed, kind, index), size)
     picture.save(out / kind / f"{index:06d}.jpg", quality=95, subsampling=0)
 
@@ -180,24 +181,24 @@ def table(count: int, seed: int) -> str:
 
 
 def is_drawn(out: Path, rows: str, size: int) -> bool:
-    """Return whether `out` already holds these faces. Raise FileExistsError if it holds others."""
+    """Return whether `out` already holds these faces; raise FileExistsError if it holds others."""
     names = {line.split(",")[0] for line in rows.splitlines()[1:]}
-    held = {f"{p.parent.name}/{p.name}" for kind in SETS for p in (out / kind).glob("*")}
-    listed = out / "faces.csv"
-    same = not held - names and (not listed.exists() or listed.read_text() == rows)
-    if same and held:
-        with Image.open(out / sorted(held)[0]) as picture:
+    found = {f"{p.parent.name}/{p.name}" for kind in SETS for p in (out / kind).glob("*")}
+    csv_file = out / "faces.csv"
+    same = found <= names and (not csv_file.exists() or csv_file.read_text() == rows)
+    if same and found:
+        with Image.open(out / sorted(found)[0]) as picture:
             same = picture.size == (size, size)
     if not same:
         raise FileExistsError(
-            f"{out}: holds other faces than these; expected an empty folder, or the same --count, "
+            f"{out}: holds other faces; expected an empty folder, or faces of the same --count, "
             "--size and --seed. Give another OUT, or delete this one"
         )
-    return listed.exists() and held == names
+    return csv_file.exists() and found == names
 
 
 def draw_all(out: Path, count: int, size: int, seed: int, workers: int) -> None:
-    """Draw both sets into `out` with that many processes."""
+    """Draw both sets into `out` with `workers` processes."""
     for kind in SETS:
         (out / kind).mkdir(parents=True, exist_ok=True)
     tasks: Iterator = ((out, size, seed, kind, i) for kind in SETS for i in range(count))
@@ -216,7 +217,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help with defaults, and the examples as they are."""
+    """Help with defaults, and with the examples as written."""
 
 
 def whole(text: str) -> int:
@@ -227,8 +228,8 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
-def parse() -> argparse.Namespace:
-    """Return the command line, checked."""
+def parse_args() -> argparse.Namespace:
+    """Return the flags."""
     parser = Parser(
         description=(__doc__ or "").split("\n")[0], epilog=EXAMPLES, formatter_class=Help
     )
@@ -236,9 +237,9 @@ def parse() -> argparse.Namespace:
     add("out", type=Path, metavar="OUT", help="folder to fill: young/, old/ and faces.csv")
     add("--count", type=whole, default=2500, metavar="FACES", help="faces in each of the two sets")
     add("--size", type=whole, default=128, metavar="PX", help="side of the square pictures")
-    add("--seed", type=whole, default=0, metavar="N", help="which faces: same seed, same pictures")
+    add("--seed", type=whole, default=0, metavar="N", help="another seed draws other faces")
     cores = os.cpu_count() or 1
-    add("--workers", type=whole, default=cores, metavar="N", help="processes that draw")
+    add("--workers", type=whole, default=cores, metavar="N", help="processes to draw with")
     args = parser.parse_args()
     for name, (low, high) in ALLOWED.items():
         if not low <= getattr(args, name) <= high:
@@ -247,8 +248,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Draw what the command line asks for; return the exit code."""
-    args = parse()
+    """Draw the faces that the flags ask for; return the exit code."""
+    args = parse_args()
     try:
         rows = table(args.count, args.seed)
         reused = is_drawn(args.out, rows, args.size)

@@ -1,4 +1,4 @@
-"""What a head wears: hair behind and before it, hats, glasses and earrings."""
+"""Hair behind and in front of the head, hats, glasses and earrings."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ from canvas import (
 
 @dataclass(frozen=True)
 class Style:
-    """A hair style: how far hair stands off the skull, where it ends, and the face's opening."""
+    """A hair style: how far it stands off the skull, where it ends, how much face it shows."""
 
     volume: float
     bottom: float
@@ -47,13 +47,13 @@ STYLES = {
 def style_of(face: Face) -> Style:
     """Return the face's hair style with this person's parting, volume and hairline."""
     style, t = STYLES[face.hair_style], face.traits
-    vary = (t.texture % 1009) / 504.5 - 1
+    variation = (t.texture % 1009) / 504.5 - 1
     side = 1 if t.texture % 2 else -1
     return replace(
         style,
         part=style.part * side,
-        hairline=style.hairline + 0.025 * vary,
-        volume=style.volume * (1 + 0.25 * vary),
+        hairline=style.hairline + 0.025 * variation,
+        volume=style.volume * (1 + 0.25 * variation),
     )
 
 
@@ -63,7 +63,7 @@ def ears_over_hair(face: Face) -> bool:
 
 
 def strands(c: Canvas, face: Face, style: Style) -> Field:
-    """Return -1..1 streaks that fall from the parting, or curls."""
+    """Return streaks that fall from the parting, or curls, in -1..1."""
     phase = face.traits.texture % 97 * 0.37
     x, y = c.x - style.part, c.y + 0.78
     if style.curl:
@@ -77,7 +77,7 @@ def strands(c: Canvas, face: Face, style: Style) -> Field:
 
 
 def hair_colours(c: Canvas, face: Face, style: Style, depth: float) -> Field:
-    """Return shaded hair [3, H, W]: streaks, a soft ring of gloss, darker away from the light."""
+    """Return shaded hair [3, H, W]: streaks, a soft ring of gloss, darker on the shadow side."""
     base = np.asarray(rgb(face.hair), np.float32).reshape(3, 1, 1)
     streak = strands(c, face, style)
     height = np.hypot(c.x / 0.50, (c.y + 0.1) / 0.58)
@@ -126,7 +126,7 @@ def hair_back(c: Canvas, face: Face) -> None:
 
 
 def opening(c: Canvas, face: Face, style: Style) -> Field:
-    """Return the signed distance to where the face shows through the hair in front."""
+    """Return the signed distance to the area where the hair in front leaves the face open."""
     a = np.abs(c.u)
     if face.hair_style == "bald":
         return np.minimum(a - style.opening, c.v + 0.24 + 0.6 * (a - 0.40))

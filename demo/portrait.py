@@ -1,6 +1,6 @@
-"""Composes one cartoon portrait from its factors, back to front; no photo is used.
+"""Draws one cartoon portrait from its factors, back to front, without any photo.
 
-Sampling faces and writing files live in draw_faces.py.
+draw_faces.py samples the factors and writes the files.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ from canvas import (
 from hair import earrings, ears_over_hair, glasses, hair_back, hair_front, hat
 from PIL import Image
 
-SHADOW = (0.62, 0.50, 0.48)  # what a soft shadow leaves of red, green and blue skin light
+SHADOW = (0.62, 0.50, 0.48)  # share of red, green and blue that a soft shadow on skin leaves
 
 
 def draw(face: Face, size: int) -> Image.Image:
@@ -61,7 +61,7 @@ def draw(face: Face, size: int) -> Image.Image:
 
 
 def wear(face: Face) -> float:
-    """Return how deep age shows in the skin: 0 until 45, 1 at 85."""
+    """Return how much the skin shows its age: 0 until 45, 1 at 85."""
     return min(max((face.age - 45) / 40, 0.0), 1.0)
 
 

@@ -1,3 +1,5 @@
+"""demo/draw_faces.py: the table, the pictures and how its factors show."""
+
 import csv
 import importlib
 import subprocess
@@ -40,7 +42,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def change(module: ModuleType, face: object, **factors: object) -> np.ndarray:
-    """Return how much each pixel of a face changes with the factors."""
+    """Return how much each pixel of a face changes when these factors do."""
     before, after = (
         np.asarray(module.draw(f, 64)).astype(int)
         for f in (face, replace(face, **factors))  # type: ignore[type-var]
@@ -71,12 +73,12 @@ def test_the_number_of_workers_changes_nothing(drawn: Path, tmp_path: Path) -> N
     assert all((drawn / f).read_bytes() == (tmp_path / f).read_bytes() for f in files)
 
 
-def test_young_faces_stand_before_white(drawn: Path) -> None:
+def test_young_faces_have_a_white_background(drawn: Path) -> None:
     for path in (drawn / "young").iterdir():
         assert pixels(path)[:4, [0, 1, 2, -3, -2, -1]].min() > 250
 
 
-def test_the_same_faces_are_reused_and_others_refused(drawn: Path) -> None:
+def test_the_same_faces_are_kept_and_others_refused(drawn: Path) -> None:
     again = run(drawn, "--count", 6, "--size", 64)
     assert again.returncode == 0
     assert again.stdout.startswith("reused")
@@ -92,7 +94,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert "--count" in done.stderr
 
 
-def test_each_factor_shows_where_it_belongs(module: ModuleType) -> None:
+def test_glasses_smile_and_hat_show_where_they_belong(module: ModuleType) -> None:
     face = replace(module.sample(0, "old", 0), pose=0.0, glasses=0, hat=0, smile=0.0)
     glasses = change(module, face, glasses=1)
     assert glasses[EYES].mean() > 5
