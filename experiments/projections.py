@@ -48,7 +48,7 @@ def project_held_out(args: argparse.Namespace) -> None:
     with tqdm(total=args.photos * args.steps, unit=" steps", leave=False, disable=None) as bar:
         projection = projector.project(targets, 0, bar.update)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    photos, reconstructions = to_uint8(targets).cpu(), projection.way[-1]
+    photos, reconstructions = to_uint8(targets).cpu(), projection.frames[-1]
     psnrs, ssims = psnr(photos, reconstructions), ssim(photos, reconstructions)
     text = (
         f"{file}, after {entries.get('nimg', 0):,} images: {args.photos} photos held out, "
