@@ -120,11 +120,12 @@ def _work(pipe: Connection, recipe: Recipe) -> None:
             for place in pipe.recv():
                 if pipe.poll():  # nothing is sent meanwhile, so this is the end: the parent is gone
                     return
-                outcomes.append(_prepare_one(place, recipe))
+                outcomes.append(prepare_place(place, recipe))
             pipe.send(outcomes)
 
 
-def _prepare_one(place: Place, recipe: Recipe) -> Outcome:
+def prepare_place(place: Place, recipe: Recipe) -> Outcome:
+    """Return the photo's JPEGs, or the reason to leave it out."""
     try:
         return prepare_photo(open_member(place) if isinstance(place, Member) else place, recipe)
     except PhotoError as error:

@@ -7,20 +7,13 @@ import sys
 from pathlib import Path
 
 import lmdb
-import numpy as np
 import pytest
-from PIL import Image
 
 from data.lmdb_writer import Writer
-from tests.support.folders import encoded
+from tests.support.folders import jpeg
 
 ROOT = Path(__file__).parents[2]
 DAMAGES = int(os.environ.get("RETRATO_DAMAGES", "200"))
-
-
-def jpeg(index: int, size: int) -> bytes:
-    noise = np.random.default_rng(index).integers(0, 256, (size, size, 3), np.uint8)
-    return encoded(Image.fromarray(noise), quality=95)
 
 
 def ours(path: Path, size: int, count: int) -> None:
@@ -36,21 +29,15 @@ def rosinality(path: Path) -> None:
         txn.put(b"length", b"20")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "ours",
-        pytest.param("with large records", marks=pytest.mark.slow),
-        pytest.param("of rosinality", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("kind", ["ours", "with large records", "of rosinality"])
 def test_damaged_databases_never_kill_or_hang_the_reader(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.lmdb"
     if kind == "of rosinality":
         rosinality(path)
     else:
-        ours(path, *((16, 20) if kind == "ours" else (64, 6)))
+        ours(path, *((16, 20) if kind == "ours" else (256, 6)))
     line = [sys.executable, "tests/support/database_fuzz.py", str(path), str(DAMAGES)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Runs prepare_data.py under a fault, and asserts what every such run owes its user."""
+"""Folders of drawn photos, prepare_data.py run on them, and what its databases hold."""
 
 import csv
 import hashlib
@@ -17,9 +17,16 @@ import lmdb
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data.photos import Recipe
+from data.selection import Report, find_photos
+from data.workers import prepare_place
+
 ROOT = Path(__file__).parents[2]
+TIMEOUT = 60.0  # seconds for a run on a few photos, also on a busy machine
 COLOUR = (200, 60, 90)
-PATIENCE = 60.0  # seconds that a run of a few photos may take on a busy machine
+# By EXIF's orientation, how a camera that was held so turns the scene.
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+TURNS |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
 # Runs the command given to it and writes the largest memory of one of its processes, in KiB.
 MEASURE = """
 import pathlib, resource, subprocess, sys
@@ -30,30 +37,89 @@ sys.exit(code)
 """
 
 
+def photos(folder: Path, count: int, first: int = 0) -> Path:
+    """Fill a folder with small photos of different colours; return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(first, first + count):
+        colour = (index * 37 % 256, index * 101 % 256, index % 256)
+        Image.new("RGB", (40, 50), colour).save(folder / f"{index:06d}.png")
+    return folder
+
+
+def large_photos(folder: Path, count: int, side: int = 1500) -> Path:
+    """Fill a folder with links to one photo that takes a while to prepare; return it."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "000.jpg", quality=90)
+    for index in range(1, count):
+        os.link(folder / "000.jpg", folder / f"{index:03d}.jpg")
+    return folder
+
+
+def scene(width: int = 60, height: int = 80) -> Image.Image:
+    """Return a picture whose four corners show which way is up."""
+    image = Image.new("RGB", (width, height), COLOUR)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, width // 2, height // 2), fill=(20, 30, 220))
+    draw.rectangle((width // 2, height // 2, width, height), fill=(240, 230, 30))
+    return image
+
+
+def encoded(image: Image.Image, format_: str = "JPEG", **options: Any) -> bytes:
+    """Return the image as the content of a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def jpeg(index: int, size: int = 16) -> bytes:
+    """Return a JPEG of smooth noise that follows from `index`."""
+    rng = np.random.default_rng(index)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+    return encoded(small.resize((size, size), Image.Resampling.BICUBIC), quality=95)
+
+
+def pixels(record: bytes) -> np.ndarray:
+    """Return the pixels of a JPEG, float64 [H, W, 3] in 0..255."""
+    return np.asarray(Image.open(io.BytesIO(record)).convert("RGB")).astype(float)
+
+
+def outcomes(source: Path) -> tuple[dict[bytes, bytes], dict[str, str]]:
+    """Search a source and prepare what is found, without the script.
+
+    Returns the records at 64 px by relative path, and why files are left out by printable path.
+    """
+    good, report = {}, Report()
+    for photo in find_photos(0, source, report):
+        outcome = prepare_place(photo.place, Recipe((64,)))
+        if isinstance(outcome, str):
+            report.leave_out(photo.path, outcome)
+        else:
+            (good[photo.relative],) = outcome
+    return good, dict(report.rows)
+
+
 def command(*arguments: object) -> list[str]:
     """Return the command line of prepare_data.py."""
-    return [sys.executable, str(ROOT / "prepare_data.py"), *map(os.fsdecode, map(_path, arguments))]
-
-
-def _path(argument: object) -> str | bytes:
-    return argument if isinstance(argument, str | bytes) else str(argument)
+    words = (word if isinstance(word, str | bytes) else str(word) for word in arguments)
+    return [sys.executable, str(ROOT / "prepare_data.py"), *map(os.fsdecode, words)]
 
 
 def run(
     *arguments: object, code: int = 0, before: Sequence[object] = (), **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run prepare_data.py to its end, `before` it a command that runs it under a fault."""
+    """Run prepare_data.py and check its exit code; `before` is a command that runs the script."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     line = [*map(str, before), *command(*arguments)]
-    done = subprocess.run(line, text=True, errors="replace", timeout=PATIENCE, **pipes)
+    done = subprocess.run(line, text=True, errors="replace", timeout=TIMEOUT, **pipes)
     check(done.returncode, done.stderr or "", code)
     return done
 
 
 def check(returned: int, errors: str, code: int) -> None:
-    """Assert the exit code, and that an error is one line and nothing else is any."""
+    """Assert the exit code, that an error is one line, and that there is no other output."""
     assert returned == code, errors
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
     if code in (130, 143):
         assert errors == "prepare_data.py: interrupted; nothing was made\n"
     elif code:
@@ -64,60 +130,71 @@ def check(returned: int, errors: str, code: int) -> None:
 
 
 def in_shell(line: str) -> list[str]:
-    """Return a command that runs what follows it in bash, once `line` has been run there."""
+    """Return a command that runs what follows it in bash, after `line`."""
     return ["bash", "-c", f'{line}; exec "$@"', "bash"]
 
 
-def peak_megabytes(scratch: Path, *arguments: object, code: int = 0) -> float:
+def peak_megabytes(scratch: Path, *arguments: object) -> float:
     """Run prepare_data.py and return the largest memory of one of its processes."""
-    run(*arguments, code=code, before=[sys.executable, "-c", MEASURE, scratch])
+    run(*arguments, before=[sys.executable, "-c", MEASURE, scratch])
     return int(scratch.read_text()) / 1024
 
 
-def photos(folder: Path, count: int, first: int = 0) -> Path:
-    """Fill a folder with photos of which no two are alike."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(first, first + count):
-        colour = (index * 37 % 256, index * 101 % 256, index % 256)
-        Image.new("RGB", (40, 50), colour).save(folder / f"{index:06d}.png")
-    return folder
+class Background:
+    """prepare_data.py in the background; once constructed, it has started `children` processes.
+
+    The first is multiprocessing's resource tracker, the others are workers.
+    """
+
+    def __init__(self, *arguments: object, children: int = 3) -> None:
+        self.process = subprocess.Popen(
+            command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + TIMEOUT
+        while children and len(self.children()) < children and self.process.poll() is None:
+            assert time.monotonic() < deadline
+
+    def children(self) -> list[int]:
+        """Return the ids of its child processes, the oldest first."""
+        pid = self.process.pid
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return sorted(map(int, text.split()))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and its workers, as Ctrl-C does."""
+        os.killpg(self.process.pid, number)
+
+    def end(self, code: int) -> float:
+        """Wait for its end, check its exit code, and return how many seconds it took."""
+        started = time.monotonic()
+        errors = self.process.communicate(timeout=TIMEOUT)[1]
+        seconds = time.monotonic() - started
+        if code != -signal.SIGKILL:
+            check(self.process.returncode, errors, code)
+        return seconds
 
 
-def large_photos(folder: Path, count: int, pixels: int = 1500) -> Path:
-    """Fill a folder with photos that take a while: links to one of noise."""
-    folder.mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (pixels, pixels, 3), np.uint8)
-    Image.fromarray(noise).save(folder / "000.jpg", quality=90)
-    for index in range(1, count):
-        os.link(folder / "000.jpg", folder / f"{index:03d}.jpg")
-    return folder
-
-
-def scene(width: int = 60, height: int = 80) -> Image.Image:
-    """Return a picture whose four corners tell which way is up."""
-    image = Image.new("RGB", (width, height), COLOUR)
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, width // 2, height // 2), fill=(20, 30, 220))
-    draw.rectangle((width // 2, height // 2, width, height), fill=(240, 230, 30))
-    return image
-
-
-def encoded(image: Image.Image, format_: str = "JPEG", **options: Any) -> bytes:
-    """Return the bytes of a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format_, **options)
-    return buffer.getvalue()
+def have_ended(pids: Sequence[int]) -> bool:
+    """Return whether these processes end within half a minute."""
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def entries(path: Path) -> dict[str, bytes]:
-    """Read a database as rosinality's dataset.py does, with its options and keys."""
+    """Read a database with the options and keys of rosinality's dataset.py."""
     options = {"readonly": True, "lock": False, "readahead": False, "meminit": False}
     with lmdb.open(str(path), max_readers=32, **options) as env, env.begin(write=False) as txn:
         return {key.decode(): bytes(value) for key, value in txn.cursor()}
 
 
 def records(path: Path, size: int = 64) -> list[bytes]:
-    """Return the stored JPEGs."""
+    """Return the JPEGs in a database."""
     content = entries(path)
     count = int(content["length"].decode("utf-8"))
     assert json.loads(content["meta"])["count"] == count
@@ -125,30 +202,20 @@ def records(path: Path, size: int = 64) -> list[bytes]:
 
 
 def names(path: Path) -> list[str]:
-    """Return the names of the files that the stored JPEGs are from."""
+    """Return the file names of the images in a database."""
     return entries(path)["names"].decode("utf-8", "surrogateescape").split("\0")
 
 
-def pixels(record: bytes) -> np.ndarray:
-    """Return float64 [H, W, 3] in 0..255."""
-    return np.asarray(Image.open(io.BytesIO(record)).convert("RGB")).astype(float)
-
-
 def report(path: Path) -> dict[str, str]:
-    """Return why each file was left out, by its own name."""
+    """Return why files were left out of a database, by their names without folders."""
     with (path / "report.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["file", "reason"]
     return {os.path.basename(name): reason for name, reason in rows}
 
 
-def reasons(path: Path) -> dict[str, str]:
-    """Return why each file was left out, without the details."""
-    return {name: reason.partition(":")[0] for name, reason in report(path).items()}
-
-
 def tree(folder: Path) -> dict[bytes, str]:
-    """Return what a folder holds: for each path what it is, and a hash of its content."""
+    """Return for each path in a folder what it is, and a hash of its content."""
     found = {}
     for path, subfolders, files in os.walk(os.fsencode(folder)):
         for name in subfolders + files:
@@ -161,48 +228,3 @@ def tree(folder: Path) -> dict[bytes, str]:
             else:
                 found[entry] = f"{os.lstat(entry).st_mode:o}"
     return found
-
-
-class LongRun:
-    """prepare_data.py in the background, at work when this returns if `at_work`."""
-
-    def __init__(self, *arguments: object, at_work: bool = True) -> None:
-        self.process = subprocess.Popen(
-            command(*arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + PATIENCE
-        # Two workers, and the tracker of their semaphores.
-        while at_work and len(self.children()) < 3 and self.process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def children(self) -> list[int]:
-        """Return the ids of its workers, and first that of the tracker."""
-        pid = self.process.pid
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return sorted(map(int, text.split()))
-
-    def signal(self, number: int) -> None:
-        """Send a signal to it and its workers, as Ctrl-C does."""
-        os.killpg(self.process.pid, number)
-
-    def end(self, code: int) -> float:
-        """Wait for its end, check how it was, and return how many seconds it took."""
-        started = time.monotonic()
-        errors = self.process.communicate(timeout=PATIENCE)[1]
-        seconds = time.monotonic() - started
-        if code != -signal.SIGKILL:
-            check(self.process.returncode, errors, code)
-        return seconds
-
-
-def gone(pids: Sequence[int]) -> bool:
-    """Return whether these processes end within half a minute."""
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)

@@ -1,11 +1,11 @@
-"""Random folders of good, bad and odd files, against the README's and the help's rules.
+"""Random folders and zips of good, bad and odd files, against the rules in README and --help.
 
-The rules are stated here anew. RETRATO_EXAMPLES is the number of folders tried.
+The rules are stated here independently. RETRATO_EXAMPLES is the number of folders tried.
 """
 
 import os
-import subprocess
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,33 +16,27 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.support import folders
-from tests.support.folders import (
-    COLOUR,
-    PATIENCE,
-    check,
-    command,
-    encoded,
-    pixels,
-    records,
-    scene,
-    tree,
-)
+from tests.support.folders import COLOUR, TURNS, encoded, outcomes, pixels, scene, tree
 
-EXAMPLES = int(os.environ.get("RETRATO_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("RETRATO_EXAMPLES", "10"))
 MIN_SIZE = 32  # px, as --help says
-# How the camera was held, by the value of EXIF's orientation.
-TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
-TURNS |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+CHECKED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES <= 10,  # the same few in CI, others each time where there are many
+    database=None,
+    phases=(Phase.explicit, Phase.generate),  # shrinking takes minutes, and the folders are small
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @dataclass
 class File:
-    """What lies at a path, and what the rules say of it."""
+    """A file to make, and what the rules say of it."""
 
     content: bytes | None = None
     link: str | None = None
-    colour: tuple[int, ...] | None = None  # of a photo that is kept, if it has one colour
+    colour: tuple[int, ...] | None = None  # of a good photo, if it has one colour
     reason: str | None = None  # why it is left out
 
     def make(self, path: bytes) -> None:
@@ -56,7 +50,7 @@ class File:
 
 @st.composite
 def plain_photos(draw: st.DrawFn) -> File:
-    """A photo of one colour; where it is seen through, white."""
+    """A photo of one colour; a transparent one becomes white."""
     size = draw(st.tuples(st.integers(1, 80), st.integers(1, 80)))
     colour = draw(st.tuples(*[st.integers(0, 255)] * 3))
     format_ = draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]))
@@ -71,7 +65,7 @@ def plain_photos(draw: st.DrawFn) -> File:
 
 @st.composite
 def turned_scenes(draw: st.DrawFn) -> File:
-    """A picture with four corners, held as its EXIF says."""
+    """A picture with four corners, turned as its EXIF says."""
     orientation = draw(st.integers(0, 9))
     turn = TURNS.get(orientation)
     held = scene().transpose(Image.Transpose[turn]) if turn else scene()
@@ -116,7 +110,7 @@ def build(root: Path, files: dict[tuple[bytes, bytes], File]) -> None:
 
 
 def is_seen(folder: bytes, name: bytes) -> bool:
-    """Return whether the search comes upon a file, by the rules."""
+    """Return whether the search finds a file, by the rules."""
     hidden = any(part.startswith(b".") for part in [*folder.split(b"/"), name] if part)
     return not hidden and folder != b"Dlmdb"
 
@@ -137,33 +131,53 @@ def assert_shows(record: bytes, file: File) -> None:
         assert shown[row, column] == pytest.approx(colour, abs=20)
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=EXAMPLES < 10,  # the same few in CI, others each time where there are many
-    database=None,
-    phases=(Phase.explicit, Phase.generate),  # shrinking takes minutes, and the folders are small
-    suppress_health_check=list(HealthCheck),
-)
-@given(files=TREES, flags=st.sampled_from([[], ["--workers", "1"], ["--workers", "5"]]))
-def test_what_is_kept_follows_the_stated_rules(files: Any, flags: list[str]) -> None:
+@CHECKED
+@given(files=TREES)
+def test_what_is_kept_follows_the_stated_rules(files: Any) -> None:
     seen = {os.path.join(*key): file for key, file in files.items() if is_seen(*key)}
-    kept = [(path, file) for path, file in sorted(seen.items()) if file.reason is None]
+    kept = {path: file for path, file in sorted(seen.items()) if file.reason is None}
     with tempfile.TemporaryDirectory() as scratch:
-        src, dst = Path(scratch) / "src", Path(scratch) / "a.lmdb"
-        build(src, files)
-        before = tree(src)
-        line = command(src, dst, *flags)
-        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE)
-        check(done.returncode, done.stderr, 0 if kept else 1)
-        assert tree(src) == before
-        if not kept:
-            assert not dst.exists()
-            return
-        assert list(map(os.fsencode, folders.names(dst))) == [path for path, _ in kept]
-        for record, (_, file) in zip(records(dst), kept, strict=True):
-            assert_shows(record, file)
-        rows = (dst / "report.csv").read_text(encoding="utf-8").count("\n") - 1
-        assert rows == len(seen) - len(kept) + 1  # and the database
-        found = {reason.partition(":")[0] for reason in folders.report(dst).values()}
-        assert found == {file.reason for file in seen.values() if file.reason} | {"a database"}
+        build(Path(scratch), files)
+        before = tree(Path(scratch))
+        good, reasons = outcomes(Path(scratch))
+        assert tree(Path(scratch)) == before
+    assert list(good) == list(kept)
+    for record, file in zip(good.values(), kept.values(), strict=True):
+        assert_shows(record, file)
+    assert len(reasons) == len(seen) - len(kept) + 1  # and the database
+    found = {reason.partition(":")[0] for reason in reasons.values()}
+    assert found == {file.reason for file in seen.values() if file.reason} | {"a database"}
+
+
+ODD = ["ñandú 日本.png", "new\nline.png", "esc\x1b.png", "a,b\"c'.png", "back\\slash.png", " .png"]
+ZIP_NAMES = st.sampled_from(["a.jpg", "Z", ".hidden.png", "metadata.csv", "dataset.json", *ODD])
+ZIP_FOLDERS = FOLDERS.filter(lambda folder: folder.isascii()).map(bytes.decode)
+ZIP_FILES = st.one_of(
+    plain_photos(), cut_photos(), st.binary(max_size=99).map(lambda b: File(b"\1" + b))
+)
+
+
+@CHECKED
+@given(
+    files=st.dictionaries(st.tuples(ZIP_FOLDERS, ZIP_NAMES), ZIP_FILES, max_size=12),
+    method=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+    order=st.sampled_from([1, -1]),
+)
+def test_a_zip_gives_the_records_of_its_folder(files: Any, method: int, order: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, path = Path(scratch) / "src", Path(scratch) / "src.zip"
+        folder.mkdir()
+        for (subfolder, name), file in files.items():
+            (folder / subfolder).mkdir(parents=True, exist_ok=True)
+            file.make(os.fsencode(folder / subfolder / name))
+        if (folder / "Dlmdb").exists():
+            (folder / "Dlmdb" / "data.mdb").write_bytes(b"an earlier database")
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for file in sorted(folder.rglob("*"))[::order]:
+                archive.write(file, os.path.relpath(file, folder))
+        expected, reasons = outcomes(folder)
+        good, zip_reasons = outcomes(path)
+    assert list(good.items()) == list(expected.items())
+    assert {name.removeprefix(str(path)): reason for name, reason in zip_reasons.items()} == {
+        name.removeprefix(str(folder)): reason for name, reason in reasons.items()
+    }
