@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -88,6 +89,7 @@ class Workers:
         # all pipes. It does inherit which signals are blocked, so that one sent before it ignores
         # them cannot end it with a traceback.
         context = multiprocessing.get_context("spawn")
+        resource_tracker.ensure_running()  # else the first start() would do so and unblock signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             ours, theirs = context.Pipe()

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,20 @@ def test_a_signal_ends_the_run_within_two_seconds(
     assert stopped.end(code) < 2
     assert have_ended(processes)
     assert tree(tmp_path) == before
+
+
+@linux_only
+def test_a_worker_blocks_or_ignores_signals_from_its_start(tmp_path: Path) -> None:
+    """Otherwise Ctrl-C in its first moments would end it with a traceback."""
+    source = large_photos(tmp_path / "src", 20)
+    started = Background(source, tmp_path / "a.lmdb", "--workers", 1, children=2)
+    status = Path(f"/proc/{started.children()[-1]}/status").read_text()
+    deaf = 0
+    for mask in re.findall(r"Sig(?:Blk|Ign):\s*(\w+)", status):
+        deaf |= int(mask, 16)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert deaf >> (number - 1) & 1
+    started.end(0)
 
 
 @linux_only
