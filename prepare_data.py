@@ -44,7 +44,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     if not args.table and (args.where or args.key):
         parser.error("--where, --key: no table given; expected --table TABLE too")
     if not args.dst.name:
-        parser.error(f"DST: {str(args.dst)!r} is no name for a new folder; expected one")
+        parser.error(f"DST: {str(args.dst)!r} is not a name for a new folder; expected one")
     return args
 
 

@@ -161,8 +161,10 @@ def test_a_kill_while_the_old_database_is_replaced(tmp_path: Path, call: str, wh
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     ("children", "times"),
-    [(2, 1), (3, 3)],
-    ids=["as the first worker starts", "thrice at work"],
+    [
+        pytest.param(2, 1, marks=pytest.mark.slow, id="a worker starts"),
+        pytest.param(3, 3, id="thrice"),
+    ],
 )
 def test_a_signal_ends_the_run_within_two_seconds(
     tmp_path: Path, children: int, times: int, number: int, code: int
@@ -195,7 +197,7 @@ def test_a_worker_blocks_or_ignores_signals_from_its_start(tmp_path: Path) -> No
 
 
 @linux_only
-@pytest.mark.parametrize("seconds", [0.0, 0.5])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_run_in_one_line(tmp_path: Path, seconds: float) -> None:
     """As for lack of memory, while it starts or is at work."""
     source = large_photos(tmp_path / "src", 80)
@@ -244,6 +246,7 @@ def test_a_signal_once_the_database_is_renamed_is_ignored(tmp_path: Path, name: 
     assert len(records(tmp_path / "a.lmdb")) == 3
 
 
+@pytest.mark.slow
 @linux_only
 def test_a_second_run_to_one_destination_is_refused(tmp_path: Path) -> None:
     source = large_photos(tmp_path / "src", 40)

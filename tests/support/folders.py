@@ -27,14 +27,6 @@ COLOUR = (200, 60, 90)
 # By EXIF's orientation, how a camera that was held so turns the scene.
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
 TURNS |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
-# Runs the command given to it and writes the largest memory of one of its processes, in KiB.
-MEASURE = """
-import pathlib, resource, subprocess, sys
-code = subprocess.call(sys.argv[2:])
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-pathlib.Path(sys.argv[1]).write_text(str(peak))
-sys.exit(code)
-"""
 
 
 def photos(folder: Path, count: int, first: int = 0) -> Path:
@@ -132,12 +124,6 @@ def check(returned: int, errors: str, code: int) -> None:
 def in_shell(line: str) -> list[str]:
     """Return a command that runs what follows it in bash, after `line`."""
     return ["bash", "-c", f'{line}; exec "$@"', "bash"]
-
-
-def peak_megabytes(scratch: Path, *arguments: object) -> float:
-    """Run prepare_data.py and return the largest memory of one of its processes."""
-    run(*arguments, before=[sys.executable, "-c", MEASURE, scratch])
-    return int(scratch.read_text()) / 1024
 
 
 class Background:
