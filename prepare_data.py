@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from common.cli import (
@@ -17,6 +16,7 @@ from common.cli import (
     say,
 )
 from data.photos import MIN_SIZE, QUALITY
+from data.prepare import prepare
 from data.tables import Condition
 from data.workers import usable_cores
 
@@ -158,20 +158,13 @@ def _condition(text: str) -> Condition:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def work(args: argparse.Namespace) -> None:
-    """Make the database and print its summary."""
-    from data.prepare import prepare
-
-    say(prepare(args))
-
-
 def main() -> None:
     """Run the script."""
     open_standard_streams()
     args = read_arguments()
     run_script(
         "prepare_data.py",
-        partial(work, args),
+        lambda: say(prepare(args)),
         interrupted="interrupted; nothing was made",
         out_of_memory="out of memory; try fewer --workers",
     )
