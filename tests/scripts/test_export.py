@@ -24,7 +24,7 @@ from common import cli
 from model import Generator, ModelConfig, Stage
 from outputs import onnx_file
 from sampling.sampler import load_faces, replace_layers
-from tests.checkpoints.test_rosinality import its_state, save
+from tests.support.rosinality import its_state, save
 from tests.support.folders import names, run
 
 ROOT = Path(__file__).parents[2]

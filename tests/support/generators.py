@@ -1,9 +1,8 @@
 """Small untrained generators as files, for the tests of all that is made with one."""
 
-import os
+import importlib.util
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,27 +62,34 @@ def make_deaf(G: Generator) -> None:
     G.synthesis.const.normal_(generator=torch.Generator().manual_seed(0))
 
 
-@contextmanager
-def kept_signal_handlers() -> Iterator[None]:
-    """Put the signal handlers back that a script's main() replaces."""
+def call(main: Callable[[list[str]], None], *args: object) -> None:
+    """Run a script's main() in this process, and put back the signal handlers that it sets."""
     before = {number: signal.getsignal(number) for number in cli.EXIT_CODES}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    try:
+        main([str(arg) for arg in args])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def error_of(
     main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str], code: int, *args: object
 ) -> str:
-    """Return the one line on stderr with which a script ends, which must end with `code`."""
+    """Run a script's main(), which must end with `code` and a line on stderr; return the line."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        main([os.fspath(arg) if isinstance(arg, Path) else str(arg) for arg in args])
+        call(main, *args)
     said = capsys.readouterr().err
     assert end.value.code == code, said
-    assert ".py: error: " in said
+    assert said.startswith(f"{main.__module__}.py: error: ")
     assert said.count("\n") == 1
     return said
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Return the mark of a test that is skipped unless all these packages are installed."""
+    missing = [name for name in packages if not importlib.util.find_spec(name)]
+    return pytest.mark.skipif(bool(missing), reason=f"{missing}: see requirements-export.txt")
 
 
 def pixels(path: Path) -> np.ndarray:
