@@ -19,10 +19,10 @@ STRENGTHS_OF_ONE = 9  # on the sheet of one direction
 
 def draw_directions(job: Job, numbers: Sequence[int]) -> list[str]:
     """Write directions.png: faces moved along the first ten directions; return what was written."""
-    directions = factorise(job.faces)[:COUNT]
+    directions, w_std = factorise(job.faces)[:COUNT], job.faces.w_std()
     rows = []
     for index, direction in enumerate(directions):
-        pictures = [each for n in numbers for each in _render(job, n, direction, STRENGTHS)]
+        pictures = [p for n in numbers for p in _render(job, n, direction, STRENGTHS, w_std)]
         rows.append(Row(f"{index}", pictures))
     heads = [*map(signed, STRENGTHS)] * len(numbers)
     title = "direction, and strength in standard deviations of w"
@@ -37,8 +37,8 @@ def draw_direction(
     """Write direction_N.png: each face moved along one direction; return what was written."""
     first, last = strengths
     steps = torch.linspace(first, last, STRENGTHS_OF_ONE).tolist()
-    direction = factorise(job.faces)[index]
-    rows = [Row(f"{job.kind} {n}", list(_render(job, n, direction, steps))) for n in numbers]
+    direction, w_std = factorise(job.faces)[index], job.faces.w_std()
+    rows = [Row(f"{job.kind} {n}", list(_render(job, n, direction, steps, w_std))) for n in numbers]
     path = job.path(f"direction_{index}.png")
     title = f"direction {index}, strength in standard deviations of w"
     write_image(sheet(rows, [*map(signed, steps)], title), path)
@@ -50,9 +50,11 @@ def signed(strength: float) -> str:
     return f"{strength:+.3g}" if strength else "0"
 
 
-def _render(job: Job, number: int, direction: Tensor, strengths: Sequence[float]) -> Tensor:
+def _render(
+    job: Job, number: int, direction: Tensor, strengths: Sequence[float], w_std: Tensor
+) -> Tensor:
     """Return a face moved along `direction`, uint8 [S, 3, R, R]."""
     latents = job.latents([number])
     noise = latents.noise if job.stored else job.faces.noise([SHARED_NOISE])
-    ws = move_along(job.faces, latents.ws, direction, strengths)
+    ws = move_along(latents.ws, direction, strengths, w_std)
     return job.faces.render(ws, noise, job.bar.update)

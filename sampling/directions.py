@@ -34,10 +34,10 @@ def factorise(faces: Faces) -> Tensor:
     return (found * largest.sign()).float().to(faces.device)
 
 
-def move_along(faces: Faces, ws: Tensor, direction: Tensor, strengths: Sequence[float]) -> Tensor:
+def move_along(ws: Tensor, direction: Tensor, strengths: Sequence[float], w_std: Tensor) -> Tensor:
     """Return `ws` [1, num_ws, w_dim] moved along `direction` [w_dim], the same in every layer.
 
-    Returns [S, num_ws, w_dim], one for each strength, in standard deviations of w.
+    Returns [S, num_ws, w_dim], one for each strength, in units of `w_std`.
     """
-    steps = torch.tensor(strengths, device=ws.device)[:, None, None] * faces.w_std()
+    steps = torch.tensor(strengths, device=ws.device)[:, None, None] * w_std
     return ws + steps * direction

@@ -1,4 +1,4 @@
-"""Files of styles: the same faces again, and one line for every file that cannot give them."""
+"""Files of styles give back the same faces, and every unusable file is refused in one line."""
 
 import io
 import os
@@ -10,21 +10,18 @@ import pytest
 import torch
 
 from common.cli import UserError
-from model import Generator, ModelConfig
-from sampling.latents import Latents, fingerprint, load_latents, save_latents
-
-CONFIG = ModelConfig(16, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
+from model import Generator
+from sampling.latents import Latents, fingerprint, load_latents, save_latents, unique_names
+from tests.support.generators import SMALL, untrained
 
 
 def generator(seed: int = 0) -> Generator:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Generator(CONFIG).requires_grad_(False)
+    return untrained(seed=seed).requires_grad_(False)
 
 
 def some_latents(count: int = 2, resolution: int = 16) -> Latents:
     rng = torch.Generator().manual_seed(7)
-    ws = torch.randn(count, CONFIG.num_ws, CONFIG.w_dim, generator=rng)
+    ws = torch.randn(count, SMALL.num_ws, SMALL.w_dim, generator=rng)
     return Latents(ws, generator().draw_noise(count, resolution, rng))
 
 
@@ -78,7 +75,7 @@ def rewritten(path: Path, **changes: object) -> Path:
 
 def test_arrays_that_do_not_fit_are_refused(path: Path) -> None:
     whole = path.read_bytes()
-    bad = np.zeros((2, CONFIG.num_ws, CONFIG.w_dim), np.float32)
+    bad = np.zeros((2, SMALL.num_ws, SMALL.w_dim), np.float32)
     changes: list[tuple[dict[str, object], str]] = [
         ({"format": np.int64(2)}, "format 2"),
         ({"ws": None}, "not a file of styles"),
@@ -112,3 +109,9 @@ def test_damaged_hostile_and_missing_files_are_refused(path: Path, tmp_path: Pat
     refused(tmp_path)
     os.mkfifo(tmp_path / "pipe.npz")
     refused(tmp_path / "pipe.npz")
+
+
+def test_photos_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    paths = [Path(folder, "me.jpg") for folder in ("a", "b", "c")]
+    assert unique_names(paths) == ["me", "me_2", "me_3"]
+    assert unique_names([Path("me_2.jpg"), *paths[:2]]) == ["me_2", "me", "me_3"]

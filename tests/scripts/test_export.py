@@ -24,8 +24,8 @@ from common import cli
 from model import Generator, ModelConfig, Stage
 from outputs import onnx_file
 from sampling.sampler import load_faces, replace_layers
-from tests.support.rosinality import its_state, save
 from tests.support.folders import names, run
+from tests.support.rosinality import its_state, save
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

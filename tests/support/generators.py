@@ -96,3 +96,11 @@ def pixels(path: Path) -> np.ndarray:
     """Return a picture as uint8 [H, W, 3]."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def photo(path: Path, seed: int = 0, size: tuple[int, int] = (60, 40)) -> Path:
+    """Write a few coloured patches, smoothly enlarged, as a JPEG of any name; return its path."""
+    patches = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(patches).resize(size).save(path, "JPEG")
+    return path
