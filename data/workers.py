@@ -86,8 +86,8 @@ class Workers:
 
     def _start(self) -> None:
         # Spawned, because a forked process would inherit the open LMDB, the lock on its folder and
-        # all pipes. It does inherit which signals are blocked, so that one sent before it ignores
-        # them cannot end it with a traceback.
+        # all pipes. What a spawned one inherits are the blocked signals: none can end it with a
+        # traceback before it ignores them.
         context = multiprocessing.get_context("spawn")
         resource_tracker.ensure_running()  # else the first start() would do so and unblock signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
