@@ -47,8 +47,9 @@ def project_photos(
 
 def draw_crossover(job: Job, chosen: Sequence[Face]) -> list[str]:
     """Write crossover.png; return what was written."""
+    image = crossover_sheet(job.faces, chosen, job.bar.update)
     path = job.path("crossover.png")
-    write_image(crossover_sheet(job.faces, chosen, job.bar.update), path)
+    write_image(image, path)
     names = " x ".join(face.name for face in chosen)
     return [f"{path}: {names}, {job.faces.layers + 1} borders both ways"]
 

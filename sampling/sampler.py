@@ -169,16 +169,19 @@ def load_faces(path: Path, device: torch.device, tell: Callable[[str], None]) ->
     In a run folder it is that of the newest sound file; `tell` is called with a line for each
     damaged one. Raises CheckpointError.
     """
-    choices = candidates(path)
-    for file in choices:
+    *others, last = candidates(path)
+    for file in others:
         try:
-            G, entries = checkpoint.load_generator(file, device)
-            return Loaded(Faces(G, read_stage(file, G, entries)), file, entries)
+            return load_file(file, device)
         except CheckpointError as error:
-            if file == choices[-1]:
-                raise
             tell(f"{error}; trying the next")
-    raise AssertionError("candidates() gives at least one")
+    return load_file(last, device)
+
+
+def load_file(file: Path, device: torch.device) -> Loaded:
+    """Return the generator of a checkpoint. Raises CheckpointError."""
+    G, entries = checkpoint.load_generator(file, device)
+    return Loaded(Faces(G, read_stage(file, G, entries)), file, entries)
 
 
 def read_stage(path: Path, G: Generator, entries: dict[str, Any]) -> Stage:
