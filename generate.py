@@ -45,8 +45,8 @@ column, all others from the face at the left of the row; both faces are shown wi
 mix. --mix, --directions and --direction draw only their own sheet. With --give, the rest of each
 layer comes in equal parts from the faces that are not named for it. A photo is first projected as
 by project.py, and its styles are kept as an .npz file beside the sheet. A seed always gives the
-same picture, whatever the other flags but --psi and --precision. Existing files of the same names
-are replaced."""
+same picture, whatever the other flags, except --psi and --precision. Existing files of the same
+names are replaced."""
 
 
 def parser() -> Parser:

@@ -33,7 +33,7 @@ def parser() -> Parser:
     made.add_argument("paths", nargs="+", type=Path, metavar="PHOTO [PHOTO ...] CKPT", help=paths)
     add = made.add_argument
     add("--out", type=Path, metavar="DIR", help="folder (default: `projected` in the run folder)")
-    steps = "steps of the search: more come closer to the photo, but too many no longer to a face"
+    steps = "steps of the search: more come closer to the photo, too many leave the space of faces"
     add("--steps", type=integer(1, 100_000), default=STEPS, metavar="N", help=steps)
     seed = "first seed of the samples that the search starts from"
     add("--seed", type=integer(0, MAX_SEED - 2**16), default=0, metavar="N", help=seed)

@@ -100,7 +100,7 @@ def write_images(path: Path, loaded: Loaded, seeds: range, psi: float, licence: 
         write_samples(path, loaded.faces, seeds, psi, bar.update)
     use = (
         f"{count:,} samples as PNG: seeds {seeds[0]} to {seeds[-1]}, psi {psi:g}. They are "
-        "generated, not photographed; they show no real person."
+        "generated; they are not photographs."
     )
     return f"{path}: {count:,} pictures; {write_card_beside(path, loaded, licence, use)}"
 

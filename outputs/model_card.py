@@ -59,8 +59,7 @@ two faces gives to a third. Not for deception, impersonation, identification or 
 ## Limits
 
 - Pictures are {resolution} x {resolution} px. They reflect the photos: people, ages, poses and
-  lighting that are missing there are missing here, and what is too frequent there is too frequent
-  here.
+  lighting that are missing or too frequent there are missing or too frequent here.
 - A face may closely resemble one in the photos, especially if there were few of them{copies}.
 - psi near 1 gives variety and sometimes a failed face; near 0 all faces are close to the mean face.
 - The MIT licence covers the program, but neither the photos nor what was learned from them.
