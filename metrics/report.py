@@ -83,7 +83,7 @@ def introduction(reals: Reals, count: int, args: argparse.Namespace) -> list[str
             "has seen them, so copies of those are not found (prepare_data.py --holdout)"
         )
     if count < args.samples:
-        lines.append(f"--samples {args.samples:,}: {count:,}, as there are no more such photos")
+        lines.append(f"--samples {args.samples:,}: only {count:,}, since there are no more photos")
     return lines
 
 

@@ -72,13 +72,13 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Evaluated]:
-    """Evaluate 100 samples in this process; return exit code and lines of stdout and stderr."""
+    """Evaluate, by default 100 samples, in this process; return exit code, stdout and stderr."""
 
     def evaluated(*arguments: object) -> Evaluated:
         capsys.readouterr()
         code = 0
         try:
-            evaluate.main([*map(str, arguments), "--samples", "100"])
+            evaluate.main(["--samples", "100", *map(str, arguments)])
         except SystemExit as end:
             code = int(end.code or 0)
         printed = capsys.readouterr()
@@ -199,8 +199,9 @@ def test_without_a_holdout_half_of_the_photos_stand_in(
     alone = shutil.copy(trained / "snapshots" / "000004.pt", tmp_path)
     code, lines, warnings = run(alone, many_lmdb, "--samples", 200)
     assert code == 0
-    assert "100 of 110 unseen photos" in lines[0]
+    assert "110 samples" in lines[0]
     assert "every second one stands in" in lines[1]
+    assert "--samples 200: only 110" in lines[2]
     assert any("what it was trained on is not known" in line for line in warnings)
     assert (tmp_path / "evaluation" / "figures.json").exists()
 
