@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
 from benchmarks.generate import our_checkpoint
-from common.cli import integer, number, resolution
+from common.cli import integer
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     from web.handlers import Handlers
@@ -29,10 +29,9 @@ The generator is untrained, which makes no difference to the time."""
 
 def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = harness.parser("Measure how fast the third face follows a slider.", EXAMPLES)
+    text = "Measure how fast the third face follows a slider."
+    parser = harness.parser(text, EXAMPLES, width=1.0, resolution=64)
     add = parser.add_argument
-    add("--width", type=number(0, 4, above=True), default=1.0, metavar="X", help="as in train.py")
-    add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
     add("--threads", type=integer(1, 256), nargs="+", default=[1, 2], metavar="N", help="of torch")
     return parser.parse_args()
 

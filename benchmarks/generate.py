@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import harness
-from common.cli import number, resolution
 
 EXAMPLES = """  python -m benchmarks.generate
   python -m benchmarks.generate --peer style-based-gan-pytorch --json generate.json
@@ -18,12 +17,8 @@ The generators are untrained, which makes no difference to the time. The peer ha
 
 def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = harness.parser("Measure generate.py: 64 samples and one mixing grid.", EXAMPLES)
-    add = parser.add_argument
-    width = number(0, 4, above=True)
-    add("--width", type=width, default=1.0, metavar="X", help="as in train.py")
-    add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
-    return parser.parse_args()
+    text = "Measure generate.py: 64 samples and one mixing grid."
+    return harness.parser(text, EXAMPLES, width=1.0, resolution=64).parse_args()
 
 
 def our_checkpoint(path: Path, args: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from benchmarks import harness
-from common.cli import integer, number
 
 SIZES = (8, 16, 32, 64)  # px
 EXAMPLES = """  python -m benchmarks.growth
@@ -20,12 +19,8 @@ The networks always have layers up to 64 px; ratios are to the images/s at 64 px
 
 def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = harness.parser("Measure images/s of training at 8, 16, 32 and 64 px.", EXAMPLES)
-    add = parser.add_argument
-    width = number(0, 4, above=True)
-    add("--width", type=width, default=0.25, metavar="X", help="as in train.py")
-    add("--batch", type=integer(2, 4096), default=16, metavar="N", help="images an iteration")
-    return parser.parse_args()
+    text = "Measure images/s of training at 8, 16, 32 and 64 px."
+    return harness.parser(text, EXAMPLES, width=0.25, batch=16).parse_args()
 
 
 def timers(args: argparse.Namespace, database: Path) -> dict[str, dict[str, harness.Timer]]:

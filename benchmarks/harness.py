@@ -13,23 +13,34 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from common.cli import Parser, integer
+from common.cli import Parser, integer, number, resolution
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the flags are known to be good
     import torch
 
 ROOT = Path(__file__).parent.parent
 Timer = Callable[[], float]  # does something once and returns the seconds it took
+NETWORK: dict[str, tuple[Callable[[str], object], str, str]] = {
+    "width": (number(0, 4, above=True), "X", "as in train.py"),
+    "batch": (integer(2, 4096), "N", "images an iteration"),
+    "resolution": (resolution, "PX", "of the images"),
+}
 
 
-def parser(description: str, examples: str) -> Parser:
-    """Return a parser with the flags that all benchmarks have."""
+def parser(description: str, examples: str, **defaults: object) -> Parser:
+    """Return a parser with the flags of all benchmarks, and those of NETWORK with `defaults`."""
     made = Parser(description, examples)
     peer = "checkout of rosinality/style-based-gan-pytorch to measure too"
     made.add_argument("--peer", type=peer_checkout, metavar="DIR", help=peer)
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     rounds = "measurements of each side, in turn"
     made.add_argument("--rounds", type=integer(1, 1000), default=3, metavar="N", help=rounds)
+    for name, default in defaults.items():
+        parse, metavar, text = NETWORK[name]
+        nargs = "+" if isinstance(default, list) else None
+        made.add_argument(
+            f"--{name}", type=parse, nargs=nargs, default=default, metavar=metavar, help=text
+        )
     return made
 
 

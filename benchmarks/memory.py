@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from common.cli import integer, number, resolution
 
 EXAMPLES = """  python -m benchmarks.memory
   python -m benchmarks.memory --batch 8 --peer style-based-gan-pytorch"""
@@ -20,13 +19,8 @@ EXAMPLES = """  python -m benchmarks.memory
 
 def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = harness.parser("Measure the peak memory of training.", EXAMPLES)
-    add = parser.add_argument
-    width = number(0, 4, above=True)
-    add("--width", type=width, default=1.0, metavar="X", help="as in train.py")
-    add("--batch", type=integer(2, 4096), default=16, metavar="N", help="images an iteration")
-    add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
-    return parser.parse_args()
+    text = "Measure the peak memory of training."
+    return harness.parser(text, EXAMPLES, width=1.0, batch=16, resolution=64).parse_args()
 
 
 def peak(side: str, args: argparse.Namespace, database: Path) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import harness
-from common.cli import integer, number
+from common.cli import integer
 
 SCRIPTS = ("prepare_data.py", "train.py", "generate.py", "project.py", "evaluate.py")
 # train.py itself, which exits after its first training step.
@@ -26,11 +26,10 @@ EXAMPLES = """  python -m benchmarks.startup
 
 def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = harness.parser("Measure --help, and train.py up to its first step.", EXAMPLES)
-    add = parser.add_argument
-    width = number(0, 4, above=True)
-    add("--width", type=width, default=0.25, metavar="X", help="as in train.py")
-    add("--images", type=integer(16), default=5000, metavar="N", help="in the database, at 64 px")
+    text = "Measure --help, and train.py up to its first step."
+    parser = harness.parser(text, EXAMPLES, width=0.25)
+    images = "in the database, at 64 px"
+    parser.add_argument("--images", type=integer(16), default=5000, metavar="N", help=images)
     return parser.parse_args()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from common.cli import integer, number, resolution
 
 EXAMPLES = """  python -m benchmarks.train_step --width 0.25
   python -m benchmarks.train_step --batch 16 --peer style-based-gan-pytorch --json speed.json
@@ -20,13 +19,8 @@ which may exclude compiled code. Ratios are the median of the rounds (smallest-l
 
 def parse_args() -> argparse.Namespace:
     """Return the flags."""
-    parser = harness.parser("Measure images/s of training, and the share of the peak.", EXAMPLES)
-    add = parser.add_argument
-    width = number(0, 4, above=True)
-    add("--width", type=width, nargs="+", default=[1, 0.25], metavar="X", help="as in train.py")
-    add("--batch", type=integer(2, 4096), default=8, metavar="N", help="images an iteration")
-    add("--resolution", type=resolution, default=64, metavar="PX", help="of the images")
-    return parser.parse_args()
+    text = "Measure images/s of training, and the share of the peak."
+    return harness.parser(text, EXAMPLES, width=[1, 0.25], batch=8, resolution=64).parse_args()
 
 
 def measure(width: float, args: argparse.Namespace, database: Path) -> dict[str, Any]:
