@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from common.cli import PSI, Parser, device, integer, number, run_script
@@ -27,16 +26,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def work(args: argparse.Namespace) -> None:
-    """Compare samples with photos."""
-    from experiments.face_detector import compare  # not above: torch takes seconds to import
-
-    compare(args)
-
-
 def main() -> None:
     """Run the experiment."""
-    run_script(PROGRAM, partial(work, parse_args()), "interrupted; nothing was made")
+    args = parse_args()
+
+    def work() -> None:
+        from experiments.face_detector import compare  # not above: torch is slow to import
+
+        compare(args)
+
+    run_script(PROGRAM, work, "interrupted; nothing was made")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from common.cli import STEPS, Parser, device, integer, run_script
@@ -32,16 +31,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def work(args: argparse.Namespace) -> None:
-    """Project and mix photos."""
-    from experiments.projections import project_held_out  # not above: torch takes seconds to import
-
-    project_held_out(args)
-
-
 def main() -> None:
     """Run the experiment."""
-    run_script(PROGRAM, partial(work, parse_args()), "interrupted; nothing was made")
+    args = parse_args()
+
+    def work() -> None:
+        from experiments.projections import project_held_out  # not above: torch is slow to import
+
+        project_held_out(args)
+
+    run_script(PROGRAM, work, "interrupted; nothing was made")
 
 
 if __name__ == "__main__":

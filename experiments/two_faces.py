@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from common.cli import PSI, Parser, device, integer, number, run_script
@@ -54,16 +53,16 @@ def run(text: str) -> Run:
     return Run(path.name, path, (name,) if alone else SETS)
 
 
-def work(args: argparse.Namespace) -> None:
-    """Measure the runs."""
-    from experiments.third_faces import compare  # not above: torch takes seconds to import
-
-    compare(args)
-
-
 def main() -> None:
     """Run the experiment."""
-    run_script(PROGRAM, partial(work, parse_args()), "interrupted; nothing was made")
+    args = parse_args()
+
+    def work() -> None:
+        from experiments.third_faces import compare  # not above: torch is slow to import
+
+        compare(args)
+
+    run_script(PROGRAM, work, "interrupted; nothing was made")
 
 
 if __name__ == "__main__":
