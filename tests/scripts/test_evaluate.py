@@ -16,7 +16,7 @@ from PIL import Image
 
 import evaluate
 import train
-from metrics import evaluation, features, metrics
+from metrics import features, metrics
 from tests.support.networks import Pixels
 
 ROOT = Path(__file__).parents[2]
@@ -205,20 +205,6 @@ def test_other_photos_than_those_of_the_run_are_refused_in_one_line(
     code, lines, errors = run(trained, many_lmdb)
     assert (code, lines, len(errors)) == (1, [], 1)
     assert "other photos than those of" in errors[0]
-
-
-@pytest.mark.usefixtures("_bare")
-def test_a_lack_of_memory_is_one_line_that_says_what_to_try(
-    run: Callable[..., Evaluated],
-    trained: Path,
-    held_out_lmdb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(evaluation, "draw_samples", lambda *_: torch.empty(2**50))
-    code, _, errors = run(trained, held_out_lmdb, "--out", tmp_path)
-    assert code == 1
-    assert errors[-1].endswith("error: out of memory; try fewer --samples, or --device cpu")
 
 
 def test_help_is_quick_and_shows_two_runnable_examples() -> None:
