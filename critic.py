@@ -1,7 +1,5 @@
 """The networks that judge images: what is asked of any, and the progressive discriminator."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 

@@ -3,8 +3,6 @@
 The layout of the LMDB is described in data/lmdb_format.py; prepare_data.py makes one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

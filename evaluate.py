@@ -1,7 +1,5 @@
 """Command line: checkpoints of train.py and the photos they were trained on -> metrics."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 from pathlib import Path

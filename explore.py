@@ -3,8 +3,6 @@
 By default the page is reachable from this machine only.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 from functools import partial

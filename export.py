@@ -3,8 +3,6 @@
 The flags are defined here; the work is done in outputs/exports.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import os

@@ -3,8 +3,6 @@
 The flags are defined here; the pictures are drawn in outputs/pictures.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import os

@@ -4,12 +4,10 @@ A Generator is a Mapping and a Synthesis; mixing, truncation and projection work
 between. Every departure from the paper is commented where it is made.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +49,7 @@ class ModelConfig:
     @classmethod
     def of(
         cls, resolution: int, width: float, w_dim: int | None = None, layers: int | None = None
-    ) -> ModelConfig:
+    ) -> Self:
         """Return the config that train.py builds; by default z and w scale with the width.
 
         The paper has 512 numbers and eight layers at any width. But a style moves with each step

@@ -1,7 +1,5 @@
 """Command line: folders or zips of photos -> one LMDB of small square JPEGs, and a report."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

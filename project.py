@@ -3,8 +3,6 @@
 The flags are defined here; the work is done in outputs/projection.py.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Command line: an LMDB of faces -> a trained generator, in a run folder that can be resumed."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from functools import partial

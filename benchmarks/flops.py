@@ -1,7 +1,5 @@
 """Counts floating-point operations while they run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode

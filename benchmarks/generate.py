@@ -1,7 +1,5 @@
 """Seconds of the whole process of generate.py for 64 samples and a mixing grid of 8 x 8."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from functools import partial

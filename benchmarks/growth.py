@@ -1,7 +1,5 @@
 """Images/s of training at each resolution on the way to the last: whether growth pays."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

@@ -9,8 +9,6 @@ iterations, stopped and resumed half-way, with every loss, augmentation and prec
 not; every kind of picture and figure is made from weights/faces64.pt.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

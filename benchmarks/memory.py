@@ -1,7 +1,5 @@
 """Peak memory of training, each side in a process of its own."""
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import resource

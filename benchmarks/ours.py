@@ -1,7 +1,5 @@
 """Our training, timed step by step."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from statistics import mean

@@ -9,8 +9,6 @@ narrower networks are built from its own blocks.
 python -m benchmarks.peer DIR NAME ARGUMENTS... runs its prepare, generate or checkpoint.
 """
 
-from __future__ import annotations
-
 import argparse
 import builtins
 import importlib

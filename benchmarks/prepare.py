@@ -1,7 +1,5 @@
 """Photos/s of the whole process of prepare_data.py, for small photos and for those of a camera."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import tempfile

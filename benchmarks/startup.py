@@ -1,7 +1,5 @@
 """Seconds until a script shows its --help, and until training has made its first step."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from functools import partial

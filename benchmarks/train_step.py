@@ -1,7 +1,5 @@
 """Images/s of whole training steps: data, D, G, as much R1 as in training, optimizers, EMA."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

@@ -5,8 +5,6 @@ state everything else that training needs. A snapshot has fewer entries. A safet
 by export.py is read as a snapshot.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import warnings

@@ -1,7 +1,5 @@
 """The lines of a run's log.jsonl, and how they are written and read."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass, fields

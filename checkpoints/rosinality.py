@@ -7,8 +7,6 @@ bias is blurred. Its files lack the mean w, which is measured here, and alpha, w
 its D is not converted. Its two layers of a resolution shared their noise.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -10,8 +10,6 @@ latest.pt        the full state; previous.pt is the one before it
 evaluation/      figures.json, by evaluate.py
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Needs the package safetensors, which is optional.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What all command lines share: types of flags, errors as one line, signals, output."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import os

@@ -1,7 +1,5 @@
 """The device to compute on, its precision and its memory."""
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

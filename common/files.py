@@ -1,7 +1,5 @@
 """Files that are whole or not there, even after a kill or a power cut."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """Conventions for images: [-1, 1] and uint8, halving, fading in, grids, files."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

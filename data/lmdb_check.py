@@ -6,8 +6,6 @@ two roots, and every bound checked. The layout is that of lmdb.h and mdb.c 0.9 (
 MDB_page, MDB_node) on a 64-bit little-endian machine.
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from pathlib import Path

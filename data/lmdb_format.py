@@ -10,8 +10,6 @@ Photos held out of training have the same keys with a prefix: `holdout-64-00042`
 them by mistake, and the digest names the training photos alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Writes a database of faces: in a hidden folder, which is renamed into place when complete."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -11,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lmdb
 
@@ -64,7 +62,7 @@ class Writer:
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         try:
             self._lock = _lock_folder(self.folder, self.path)
         except OSError as error:

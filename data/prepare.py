@@ -1,7 +1,5 @@
 """The work of prepare_data.py: photos are found, chosen, made square and stored in one LMDB."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import stat

@@ -4,8 +4,6 @@ Nothing is unpacked to the disk, so a member's name cannot overwrite a file. At 
 bytes of a member are read into memory, whatever size the zip states.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import zipfile

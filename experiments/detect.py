@@ -1,7 +1,5 @@
 """Command line: how often a face detector finds a face in samples, and how often in photos."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -5,8 +5,6 @@ package and knows nothing of the generator. It misses faces in photos of 64 px t
 the ratio of the two rates.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The factors are the columns of faces.csv, which demo/draw_faces.py writes. Here 
 columns and every other factor has one.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Callable
@@ -40,7 +38,7 @@ class DrawnFaces(NamedTuple):
     images: Tensor
     factors: Tensor
 
-    def select(self, rows: Tensor) -> DrawnFaces:
+    def select(self, rows: Tensor) -> "DrawnFaces":
         """Return the faces with these indices, or where a mask is true."""
         return DrawnFaces(self.images[rows], self.factors[rows])
 

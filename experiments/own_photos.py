@@ -1,7 +1,5 @@
 """Command line: how near projections come to photos that a run has not seen, and their mixes."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The sheet shows generated images only: reconstructions and their mixes, no photo.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from functools import partial

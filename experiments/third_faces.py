@@ -5,8 +5,6 @@ it reads generated faces, and the third faces that mixing makes of two of them a
 second reader, trained with other random numbers, tells how far the first can be trusted.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import math

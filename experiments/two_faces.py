@@ -1,7 +1,5 @@
 """Command line: what each of two faces gives to a third, layer by layer; see doc/two_faces.md."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A metric compares samples with as many training photos. Its floor compares unsee
 same training photos. The formulas are in metrics.py; report.py prints and writes the results.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

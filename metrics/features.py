@@ -5,8 +5,6 @@ Lite0 is EfficientNet-Lite0 trained on ImageNet; its weights are a package on Py
 KIDs, by torch-fidelity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol

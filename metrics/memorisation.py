@@ -1,7 +1,5 @@
 """Whether samples copy training photos, from the distance of each to its nearest photo."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

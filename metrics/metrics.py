@@ -5,8 +5,6 @@ is lower for more similar sets, but not zero for two sets of reals: compare it w
 distance between as many other reals and the same ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 

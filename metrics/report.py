@@ -1,7 +1,5 @@
 """The work of evaluate.py: measures a checkpoint or a run, prints a table, writes the results."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Sequence

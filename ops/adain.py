@@ -4,8 +4,6 @@
 of the time: its gradient is written out, and it works on blocks that fit into the cache.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ twice differentiable in the maps without PyTorch's generic second derivative, wh
 group of channels separately.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Sheets of faces moved along directions in w."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """export.py's work: from a checkpoint to files for other programs, each with a model card."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict
 from functools import partial

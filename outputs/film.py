@@ -3,8 +3,6 @@
 What a film shows is decided elsewhere, except for the film of a run's own sample grids.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

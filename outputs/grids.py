@@ -1,7 +1,5 @@
 """The sample grid, single faces, style mixes and the film of generate.py."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

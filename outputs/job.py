@@ -1,7 +1,5 @@
 """What all pictures of one call of generate.py share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ class Job:
     faces: Faces
     psi: float  # truncation of seeds
     out: Path
-    bar: tqdm[Any]
+    bar: "tqdm[Any]"
     stored: Latents | None = None  # the faces of --w_in
 
     @property

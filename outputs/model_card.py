@@ -3,8 +3,6 @@
 Nothing is guessed: the card says what is unknown. It names no folder of the training machine.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ about [-1, 1] and `ws` [batch, num_ws, w_dim], where it may be cut in two to mix
 written only if onnxruntime, where it is installed, gives the same pictures.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import warnings

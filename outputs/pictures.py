@@ -1,7 +1,5 @@
 """generate.py's work: from a checkpoint to every picture that is asked for."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """project.py's work: from photos and a checkpoint to files of styles, a sheet and a film."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from functools import partial

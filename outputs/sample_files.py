@@ -5,8 +5,6 @@ a dataset.json without labels. A folder is flat, as torch-fidelity expects by de
 programs search all subfolders.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

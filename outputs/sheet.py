@@ -3,8 +3,6 @@
 Pictures are uint8 tensors [3, R, R]; what a sheet shows is decided elsewhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Sheets of a third face: what each of two or more faces gives to it, layer by layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

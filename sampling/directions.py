@@ -3,8 +3,6 @@
 Shen and Zhou 2021, "Closed-Form Factorization of Latent Semantics in GANs" (SeFa), sec. 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

@@ -4,8 +4,6 @@ In training the networks scale, expand and convert their weights in every pass. 
 at width 1 that is half of the work.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import cast
 

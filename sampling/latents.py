@@ -4,8 +4,6 @@ A file is an .npz of plain arrays: `format`, `generator` (a fingerprint of the w
 styles belong to), `ws` and one `noise` array per layer. It reproduces a picture to the last bit.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat
@@ -35,7 +33,7 @@ class Latents:
     ws: Tensor
     noise: list[Tensor]
 
-    def __getitem__(self, rows: slice | Tensor) -> Latents:
+    def __getitem__(self, rows: slice | Tensor) -> "Latents":
         """Return some of the N."""
         return Latents(self.ws[rows], [maps[rows] for maps in self.noise])
 

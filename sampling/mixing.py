@@ -4,8 +4,6 @@ A face comes from a seed, a file of styles or a photo. The noise of a layer goes
 faces of seeds share one noise, so that only their styles differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ Qin, Wonka 2019, "Image2StyleGAN", the space W+) and the noise (Karras et al. 20
 files are written here.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Sequence

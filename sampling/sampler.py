@@ -5,8 +5,6 @@ seed always gives the same picture, bit for bit, whatever it is rendered togethe
 noise depend on the seed alone, and every batch has the same shape. No files are written here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from reprlib import repr as brief

@@ -1,7 +1,5 @@
 """How similar two pictures are: PSNR in dB and SSIM, as functions of their pixels."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

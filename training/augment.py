@@ -6,8 +6,6 @@ probability 1 - p. D can then still tell the distributions apart (Bora et al. 20
 the augmentations do not leak into what G draws.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What the numbers of a run depend on: the settings, and how they follow from the flags."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from dataclasses import dataclass, fields

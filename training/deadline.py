@@ -1,7 +1,5 @@
 """The end of a run with --hours: moved, so that it ends on time at whatever speed it has."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections import deque

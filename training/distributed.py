@@ -4,8 +4,6 @@ Every process draws the random numbers of the whole batch and keeps its own rows
 compute what one would. Without torchrun there is one process, and all of this does nothing.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 Karras et al. 2018, "Progressive Growing of GANs", sec. 2.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from model import Stage

@@ -1,7 +1,5 @@
 """Writes what a run logs: records as JSON lines and for TensorBoard, and sample grids."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The loop of a run: begun or resumed, trained step by step, logged and saved. train.py's work."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from contextlib import closing, suppress

@@ -5,8 +5,6 @@ and is stored in config.json, so a resumed run does exactly what an uninterrupte
 done. Only the last iteration can still move, see deadline.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a run looks at while it trains: the sample grid, the variety of samples, the best so far."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How a run is doing: means of its losses, speed, memory and time left, on the progress bar."""
 
-from __future__ import annotations
-
 import sys
 import time
 from dataclasses import replace

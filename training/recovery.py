@@ -1,7 +1,5 @@
 """The last good state of a run: saved, resumed, and returned to when numbers overflow."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Callable

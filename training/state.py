@@ -4,8 +4,6 @@ torch does not check what it loads: moments of another shape make the fused Adam
 their ends, and a learning rate of NaN makes a run that never ends.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from reprlib import repr as brief

@@ -4,8 +4,6 @@ All randomness in a step comes from (seed, iteration), so a resumed run equals a
 bit for bit.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ Each finding is told once; a run is never stopped. The thresholds come from runs
 fail in each way, and from good runs (doc/decisions.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from statistics import mean, median, median_low
 from typing import NamedTuple

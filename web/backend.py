@@ -4,8 +4,6 @@ Mixing, directions, projection and films are those of generate.py and project.py
 and fast enough to follow them. How the page looks is up to layout.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache

@@ -4,8 +4,6 @@ Handlers take the current state (the pair, the language and the values of all sl
 none of it, so that a visitor loses nothing when one of them fails.
 """
 
-from __future__ import annotations
-
 import base64
 import random
 import tempfile

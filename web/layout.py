@@ -4,8 +4,6 @@ What the handlers do is in handlers.py, the texts are in texts.py and sliders.py
 in page.css. Needs the packages of requirements-explore.txt.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Serves the page until the script is interrupted."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import socket

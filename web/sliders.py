@@ -3,8 +3,6 @@
 To add one, add a row here and its effect to backend.py: the page shows whatever the table lists.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The texts of the page in English and Spanish; the labels of the sliders are in sliders.py."""
 
-from __future__ import annotations
-
 ENGLISH, SPANISH = "English", "Español"
 LANGUAGES = (ENGLISH, SPANISH)
 
