@@ -11,14 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from common.cli import (
-    MAX_SEED,
-    Parser,
-    device,
-    integer,
-    number,
-    run_script,
-)
+from common.cli import MAX_SEED, Parser, device, integer, number, run_script
 
 PROGRAM = "export.py"
 MAX_IMAGES = 10_000_000

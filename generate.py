@@ -10,16 +10,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from common.cli import (
-    MAX_SEED,
-    PSI,
-    Parser,
-    device,
-    integer,
-    number,
-    run_script,
-    say,
-)
+from common.cli import MAX_SEED, PSI, Parser, device, integer, number, run_script, say
 
 PROGRAM = "generate.py"
 MAX_IMAGES = 1_000_000

@@ -4,15 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import (
-    MAX_SEED,
-    Parser,
-    integer,
-    open_standard_streams,
-    resolution,
-    run_script,
-    say,
-)
+from common.cli import MAX_SEED, Parser, integer, open_standard_streams, resolution, run_script, say
 from data.photos import MIN_SIZE, QUALITY
 from data.prepare import prepare
 from data.tables import Condition

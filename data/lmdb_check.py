@@ -25,10 +25,7 @@ MAX_DEPTH = 32  # mdb.c: CURSOR_STACK
 
 def check_pages(path: Path) -> None:
     """Raise ValueError unless all keys and values in the data.mdb at `path` lie within it."""
-    with (
-        open(path, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             Walk(data).run()
         except struct.error:

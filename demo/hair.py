@@ -3,18 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from canvas import (
-    EYE_X,
-    Canvas,
-    Face,
-    Field,
-    arc,
-    ellipse,
-    glow,
-    head_outline,
-    rgb,
-    step,
-)
+from canvas import EYE_X, Canvas, Face, Field, arc, ellipse, glow, head_outline, rgb, step
 
 
 @dataclass(frozen=True)

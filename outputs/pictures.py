@@ -12,14 +12,7 @@ from common.device import choose_device, dtype_of_pictures
 from data.photos import PhotoError
 from outputs.directions import STRENGTHS, STRENGTHS_OF_ONE, draw_direction, draw_directions
 from outputs.film import progress_paths, write_progress
-from outputs.grids import (
-    check_film,
-    choose_mixes,
-    draw_film,
-    draw_mixes,
-    draw_samples,
-    grid_shape,
-)
+from outputs.grids import check_film, choose_mixes, draw_film, draw_mixes, draw_samples, grid_shape
 from outputs.job import Job
 from outputs.third_face import draw_crossover, draw_third, project_photos
 from sampling.directions import COUNT

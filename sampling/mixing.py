@@ -91,8 +91,7 @@ def layer_weights(given: Sequence[Gift], count: int, faces: Faces) -> Tensor:
     if wrong.any():
         layer = int(wrong.nonzero()[0])
         raise UserError(
-            f"--give: the weights of layer {layer} sum to {1 - rest[layer].item():g}; expected 1",
-            2,
+            f"--give: the weights of layer {layer} sum to {1 - rest[layer].item():g}; expected 1", 2
         )
     equal = (rest.clamp(min=0) / unnamed.sum(dim=0).clamp(min=1)).expand_as(asked)
     return torch.where(unnamed, equal, asked)[None]

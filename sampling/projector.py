@@ -145,10 +145,7 @@ class Projector:
 
 
 def load_projector(
-    loaded: Loaded,
-    steps: int,
-    precision: str,
-    tell: Callable[[str], object],
+    loaded: Loaded, steps: int, precision: str, tell: Callable[[str], object]
 ) -> Projector:
     """Return a projector that uses the discriminator stored beside the generator.
 

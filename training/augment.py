@@ -48,11 +48,7 @@ def augment(images: Tensor, drawn: Transformations) -> Tensor:
 
 
 def draw(
-    n: int,
-    p: Tensor | float,
-    rng: torch.Generator,
-    sets: int = 1,
-    rows: slice = slice(None),
+    n: int, p: Tensor | float, rng: torch.Generator, sets: int = 1, rows: slice = slice(None)
 ) -> Transformations:
     """Return transformations for `rows` of each of `sets` sets of n images, on rng's device.
 

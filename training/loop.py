@@ -87,11 +87,7 @@ def check_batch(args: argparse.Namespace, bank: ImageBank) -> None:
 
 
 def begin_trial(
-    args: argparse.Namespace,
-    device: torch.device,
-    before: dict[str, Any],
-    width: float,
-    batch: int,
+    args: argparse.Namespace, device: torch.device, before: dict[str, Any], width: float, batch: int
 ) -> tuple[TrainConfig, TrainState]:
     """Return settings and new networks of a given width and batch, for planning to time."""
     decided = {"width": width, "batch": batch, "iterations": args.iterations or 1}

@@ -142,8 +142,7 @@ def test_such_files_open_in_generate(its_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing",
-    ["style.1.linear.weight_orig", "generator.progression.1.conv1.1.conv.bias"],
+    "missing", ["style.1.linear.weight_orig", "generator.progression.1.conv1.1.conv.bias"]
 )
 def test_half_a_generator_is_refused_in_one_line(tmp_path: Path, missing: str) -> None:
     state = its_state(2)

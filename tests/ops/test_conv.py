@@ -43,10 +43,7 @@ def test_kernels_are_spread_over_blocks_both_ways(layout):
 
 def test_spread_kernels_lie_as_convolutions_want_them():
     weight = torch.randn(8, 4, 3, 3).contiguous(memory_format=torch.channels_last)
-    for kernels in (
-        fuse_down(weight, 1.0, torch.bfloat16),
-        fuse_up(weight, 1.0, torch.bfloat16),
-    ):
+    for kernels in (fuse_down(weight, 1.0, torch.bfloat16), fuse_up(weight, 1.0, torch.bfloat16)):
         assert kernels.is_contiguous(memory_format=torch.channels_last)
         assert kernels.dtype == torch.bfloat16
 

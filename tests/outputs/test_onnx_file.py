@@ -104,9 +104,7 @@ def test_generators_of_rosinality_become_onnx_files_with_constant_noise(tmp_path
 
 
 def test_a_graph_that_differs_is_not_written(
-    snapshot: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)
     faces = load_faces(snapshot, CPU, print).faces

@@ -15,14 +15,7 @@ from common.device import dtype_of_pictures
 from sampling import projector
 from sampling.latents import load_latents
 from sampling.sampler import Faces, load_faces
-from tests.support.generators import (
-    CPU,
-    call,
-    error_of,
-    photo,
-    pixels,
-    save_generator,
-)
+from tests.support.generators import CPU, call, error_of, photo, pixels, save_generator
 from tests.support.run import ENV, SECONDS, command
 
 

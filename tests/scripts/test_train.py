@@ -319,10 +319,7 @@ def test_measuring_changes_no_number_of_the_training_and_keeps_the_best(
 
 @pytest.mark.parametrize(
     ("flags", "line"),
-    [
-        (["--max_size", "4"], "8 px; they have 4"),
-        ([], "24 training photos; expected at least 100"),
-    ],
+    [(["--max_size", "4"], "8 px; they have 4"), ([], "24 training photos; expected at least 100")],
 )
 def test_what_cannot_be_measured_is_one_line(
     tiny_lmdb: Path,

@@ -18,14 +18,7 @@ from sampling.latents import Latents, load_latents, save_latents
 from sampling.mixing import Face
 from sampling.sampler import load_faces
 from web import texts
-from web.backend import (
-    MAX_SNAPSHOTS,
-    Backend,
-    FaceSettings,
-    Settings,
-    snapshots_of,
-    to_image,
-)
+from web.backend import MAX_SNAPSHOTS, Backend, FaceSettings, Settings, snapshots_of, to_image
 from web.handlers import Handlers, RefusalError, figure
 from web.sliders import SLIDERS, read_settings, sliders_for
 from web.texts import ENGLISH, LANGUAGES, SPANISH, TEXTS
