@@ -95,6 +95,8 @@ def build(faces: Faces, constant: list[Tensor] | None, config: dict[str, Any]) -
     first = onnx.compose.add_prefix(first, "mapping.", rename_inputs=False, rename_outputs=False)
     model = onnx.compose.merge_models(first, second, [("ws", "ws")])
     model.graph.output.append(first.graph.output[0])
+    for node in model.graph.node:
+        del node.metadata_props[:]  # stack traces of the exporter, with paths of this machine
     model.metadata_props.add(key="config", value=json.dumps(config))
     try:
         return model.SerializeToString()

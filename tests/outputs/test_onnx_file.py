@@ -52,6 +52,10 @@ def random_inputs(G: Generator, batch: int) -> tuple[torch.Tensor, list[torch.Te
     return torch.randn(batch, 16, generator=rng), G.draw_noise(batch, 16, rng)
 
 
+def test_no_path_of_the_machine_is_in_the_file(graph: Path) -> None:
+    assert str(Path(__file__).parents[2]).encode() not in graph.read_bytes()
+
+
 @pytest.mark.parametrize(("batch", "psi"), [(1, 0.0), (2, 0.7), (5, 1.3)])
 def test_the_graph_gives_the_pictures_of_pytorch(
     snapshot: Path, graph: Path, batch: int, psi: float
