@@ -1,9 +1,10 @@
-"""What several test files share: one thread, and small databases of drawn pictures."""
+"""What several test files share: one thread, small databases of drawn pictures, a tiny run."""
 
 import io
 import random
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,26 @@ from PIL import Image, ImageDraw
 from data.lmdb_format import HOLDOUT, TRAINING
 from data.lmdb_writer import Writer
 from dataset import ImageBank
+from tests.support.training import train
 
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+for number in SIGNALS:
     if signal.getsignal(number) == signal.SIG_IGN:  # as in the background of a shell: the scripts
-        signal.signal(number, signal.SIG_DFL)  # that are tested would inherit it, and heed it
-torch.set_num_threads(1)  # as many sums in the same order on every machine
+        signal.signal(number, signal.SIG_DFL)  # under test would inherit it, and never be stopped
+torch.set_num_threads(1)  # sums are added in the same order on every machine
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """Put back the signal handlers that a script's main() replaces."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _shape(index: int, size: int) -> Image.Image:
-    """A disc or a square on a plain ground, drawn anew from `index`."""
+    """Return a disc or a square on a plain ground; position and colours follow from `index`."""
     rng = random.Random(index)
     ground, colour = (tuple(rng.randrange(256) for _ in range(3)) for _ in range(2))
     image = Image.new("RGB", (4 * size, 4 * size), ground)
@@ -33,6 +45,7 @@ def _shape(index: int, size: int) -> Image.Image:
 
 
 def _store(path: Path, pictures: list[Image.Image], training: int = 1000) -> Path:
+    """Write a database of pictures, of which those after the first `training` are held out."""
     size = pictures[0].width
     with Writer(path, [size], ["drawn"]) as writer:
         for index, picture in enumerate(pictures):
@@ -66,7 +79,7 @@ def many_lmdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bank(tiny_lmdb: Path) -> Callable[[int], ImageBank]:
-    """Give the shapes at a resolution; the same bank again for the same one."""
+    """Return the shapes at a given resolution; one bank for each."""
     banks: dict[int, ImageBank] = {}
     return lambda size: banks.setdefault(size, ImageBank(tiny_lmdb, size))
 
@@ -80,5 +93,19 @@ def red_lmdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def red_bank(red_lmdb: Path) -> ImageBank:
-    """Give the red pictures."""
+    """Return the red pictures."""
     return ImageBank(red_lmdb, 8)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_lmdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six iterations, saved at 0, 3 and 6. Tests must not change it."""
+    out = tmp_path_factory.mktemp("tiny_run") / "run"
+    assert train(tiny_lmdb, out, "--save_every", 3) == 0
+    return out
+
+
+@pytest.fixture
+def own_run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to go on with or to damage."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))

@@ -1,0 +1,82 @@
+"""Tiny training runs in this process, and what is compared of their folders."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train as script
+from checkpoints import checkpoint
+from training import loop
+from training.state import TrainState
+
+GROWTH = ("--init_size", "4", "--max_size", "8", "--precision", "fp32")
+TINY = (*GROWTH, "--width", "0.015", "--batch", "4", "--lr", "0.001", "--iterations", "6")
+
+
+def flags(lmdb: Path, out: Path, *more: object) -> list[str]:
+    """Return the arguments of a tiny run of six iterations; the last flag of a name counts."""
+    return [str(lmdb), "--out", str(out), *TINY, *map(str, more)]
+
+
+def train(lmdb: Path, out: Path, *more: object) -> int:
+    """Train a tiny run in this process; return the exit code."""
+    return exit_code(flags(lmdb, out, *more))
+
+
+def exit_code(argv: list[str]) -> int:
+    """Call train.py's main in this process; return the exit code."""
+    with pytest.raises(SystemExit) as end:
+        script.main(argv)
+    return int(end.value.code or 0)
+
+
+def before_step(
+    patch: pytest.MonkeyPatch, iteration: int, action: Callable[[TrainState], object]
+) -> None:
+    """Call `action` with the state before every step that starts from this iteration."""
+    step = loop.train_step
+
+    def watched(state: TrainState, *rest: Any) -> dict[str, torch.Tensor]:
+        if state.iteration == iteration:
+            action(state)
+        return step(state, *rest)
+
+    patch.setattr(loop, "train_step", watched)
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    """Return a run's config.json."""
+    return dict(json.loads((run / "config.json").read_text()))
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log.jsonl."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def iteration_of(run: Path) -> int:
+    """Return the iteration of a run's latest.pt."""
+    return int(checkpoint.load(run / "latest.pt")["iteration"])
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of every number in a checkpoint, which must be undamaged."""
+    found = hashlib.sha256()
+    todo: list[Any] = [checkpoint.load(path)]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            found.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            found.update(repr(list(value)).encode())
+            todo += value.values()
+        elif isinstance(value, list | tuple):
+            todo += value
+        else:
+            found.update(repr(value).encode())
+    return found.hexdigest()
