@@ -1,7 +1,7 @@
-"""Checkpoints of every format so far go on loading: tests/fixtures keeps one file of each.
+"""Checkpoints of every format so far still load: tests/fixtures keeps one file of each.
 
-format_1.pt is a whole state of 8 px after two steps, with the noise strengths at zero and the
-constant drawn at random, and format_1.png is what generate.py made of it then.
+format_1.pt is a full state of 8 px after two steps, with noise strengths of zero and a random
+constant; format_1.png is what generate.py drew from it at the time.
 """
 
 from pathlib import Path
@@ -29,8 +29,7 @@ def test_a_file_of_every_format_is_kept() -> None:
 
 
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
-def test_t27_pictures_of_an_older_version(path: Path, tmp_path: Path) -> None:
-    """T27: an older checkpoint gives the pictures that it gave."""
+def test_an_older_checkpoint_gives_the_pictures_that_it_gave(path: Path, tmp_path: Path) -> None:
     assert path.stat().st_size < 200_000
     flags = ("--seeds", "0-7", "--mix_seeds", "0", "1", "--precision", "fp32", "--out", tmp_path)
     ended = fork("generate.py", path, *flags).succeeded()
@@ -45,8 +44,7 @@ def test_t27_pictures_of_an_older_version(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
-def test_t27_state_of_an_older_version(path: Path, tmp_path: Path) -> None:
-    """T27: an older run goes on: the whole state is taken as it was."""
+def test_the_whole_state_of_an_older_run_is_restored(path: Path, tmp_path: Path) -> None:
     entries = checkpoint.load(path)
     args = train.parse_args([str(tmp_path), "--init_size", "4", "--max_size", "8"])
     cpu = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Spoiled checkpoints by the thousand: none crashes, hangs or fills the memory."""
+"""Damaged checkpoints by the hundred: none crashes, hangs or fills the memory."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.support.run import run
 
 
-def test_spoiled_checkpoints_load_or_are_refused(tmp_path: Path) -> None:
-    """The whole of it: python tests/support/fuzz_checkpoint.py FOLDER 100000."""
+def test_damaged_checkpoints_load_or_are_refused(tmp_path: Path) -> None:
+    """For many more: python tests/support/fuzz_checkpoint.py FOLDER 100000."""
     script = Path(__file__).parents[1] / "support" / "fuzz_checkpoint.py"
     ended = run([sys.executable, str(script), str(tmp_path), "400"])
     assert ended.code == 0, (ended.out, ended.err)
