@@ -3,8 +3,6 @@
 import os
 import pickle
 import struct
-import subprocess
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -18,8 +16,8 @@ import torch
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
 from model import Generator, ModelConfig
+from tests.support.run import fork
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(8, 0.03, z_dim=16, w_dim=16, mapping_layers=2)
 
@@ -89,19 +87,20 @@ def test_a_save_that_fails_leaves_the_file_before_and_nothing_else(
     assert same(checkpoint.load(path)["G_ema"], weights(1))
 
 
+KILLED = """
+import os, pathlib
+from checkpoints import checkpoint
+from model import Generator, ModelConfig
+os.fsync = lambda _: os.kill(os.getpid(), 9)
+config = ModelConfig(8, 0.03, 16, 16, 2)
+checkpoint.save(pathlib.Path({path!r}), config, {{"G_ema": Generator(config).state_dict()}})
+"""
+
+
 def test_a_process_killed_while_it_saves_leaves_the_file_before(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pt")
     before = path.read_bytes()
-    code = (
-        "import os, signal, sys, torch; from pathlib import Path\n"
-        "from checkpoints import checkpoint\n"
-        "from model import Generator, ModelConfig\n"
-        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "config = ModelConfig(8, 0.03, 16, 16, 2)\n"
-        "checkpoint.save(Path(sys.argv[1]), config, {'G_ema': Generator(config).state_dict()})\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
-    assert killed.returncode == -9
+    assert fork("train.py", patch=KILLED.format(path=str(path))).code == -9
     assert path.read_bytes() == before
     assert same(checkpoint.load(path)["G_ema"], weights())
 
