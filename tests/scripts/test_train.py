@@ -1,123 +1,108 @@
-"""train.py as its user runs it: flags, run folder, stopping, going on."""
+"""train.py as its user runs it: flags, run folder, going on, and odd surroundings."""
 
-import hashlib
-import json
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import lmdb
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
+import dataset
+import train as script
 from checkpoints import checkpoint, run_folder
+from tests.support.run import bound_by_modes, command, fork, hashes, on_read_only, on_small_disk
+from tests.support.run import run as run_command
+from tests.support.training import (
+    before_step,
+    config_of,
+    digest,
+    flags,
+    iteration_of,
+    log_of,
+    train,
+)
+from training import loop
 from training.config import TrainConfig, train_config
 from training.growth import Growth
 from training.progress import Meter, clock, seconds_left
 
-ROOT = Path(__file__).parents[2]
-SMALL = ["--init_size", "4", "--max_size", "8", "--width", "0.03", "--batch", "4"]
+CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _signal_handlers() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(n) for n in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
+def scalars(run: Path, name: str) -> list[int]:
+    """Return the iterations at which TensorBoard shows a number."""
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    return [event.step for event in board.Scalars(name)]
 
 
-def run(lmdb: Path, out: Path, *flags: str) -> int:
-    """Train in this process; later flags win over the small ones."""
-    with pytest.raises(SystemExit) as end:
-        train.main([str(lmdb), "--out", str(out), *SMALL, "--iterations", "6", *flags])
-    return int(end.value.code or 0)
-
-
-def config_of(out: Path) -> dict[str, object]:
-    return dict(json.loads((out / "config.json").read_text()))
-
-
-def digest(path: Path) -> str:
-    """Return a hash of every number in a checkpoint."""
-    found = hashlib.sha256()
-
-    def walk(value: object) -> None:
-        if isinstance(value, torch.Tensor):
-            found.update(value.contiguous().numpy().tobytes())
-        elif isinstance(value, dict):
-            for key in value:
-                found.update(repr(key).encode())
-                walk(value[key])
-        elif isinstance(value, list | tuple):
-            for each in value:
-                walk(each)
-        else:
-            found.update(repr(value).encode())
-
-    walk(checkpoint.load(path))
-    return found.hexdigest()
+# The run folder
 
 
 def test_a_run_folder_holds_what_was_asked_seen_and_learned(
-    tiny_lmdb: Path, tmp_path: Path
+    tiny_lmdb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "run"
+    monkeypatch.setattr(loop, "LOG_EVERY", 2)
+    out = tmp_path / "new" / "run"
     assert (
-        run(tiny_lmdb, out, "--iterations", "100", "--sample_every", "40", "--save_every", "50")
+        train(
+            tiny_lmdb,
+            out,
+            "--iterations",
+            5,
+            "--sample_every",
+            2,
+            "--save_every",
+            3,
+            "--r1_every",
+            2,
+        )
         == 0
     )
-    assert config_of(out)["iterations"] == 100
-    assert config_of(out)["recipe"] == {"quality": 95, "min_size": 32}
-    assert config_of(out)["lmdb"] == str(tiny_lmdb.absolute())
-    samples = ["000000.png", "000040.png", "000080.png", "000100.png"]
+    config = config_of(out)
+    assert config["iterations"] == 5
+    assert config["recipe"] == {"quality": 95, "min_size": 32}
+    assert config["lmdb"] == str(tiny_lmdb.absolute())
+    samples = ["000000.png", "000002.png", "000004.png", "000005.png"]
     assert sorted(p.name for p in (out / "samples").iterdir()) == samples
     with Image.open(out / "samples" / "000000.png") as first:
         assert first.size == (8 * 10 + 2, 4 * 10 + 2)
-    assert sorted(p.name for p in (out / "snapshots").iterdir()) == ["000050.pt", "000100.pt"]
-    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [r["iteration"] for r in records] == [50, 100]
+    assert sorted(p.name for p in (out / "snapshots").iterdir()) == ["000003.pt", "000005.pt"]
+    assert [line["iteration"] for line in log_of(out)] == [2, 4]
     wanted = "D_loss G_loss penalty real_logit fake_logit alpha lr images_per_second memory_gb"
-    assert all(r.keys() >= set(wanted.split()) for r in records)
+    assert all(line.keys() >= set(wanted.split()) for line in log_of(out))
+    assert scalars(out, "D_loss") == [2, 4]
     board = EventAccumulator(str(out / "tensorboard"))
     board.Reload()
-    assert [e.step for e in board.Scalars("D_loss")] == [50, 100]
-    assert [e.step for e in board.Images("samples")] == [0, 40, 80, 100]
+    assert [event.step for event in board.Images("samples")] == [0, 2, 4, 5]
 
 
-def test_snapshots_are_smaller_checkpoints_of_the_same_format(
-    tiny_lmdb: Path, tmp_path: Path
-) -> None:
-    run(tiny_lmdb, tmp_path / "run", "--save_every", "3")
-    whole = checkpoint.load(tmp_path / "run" / "latest.pt")
-    few = checkpoint.load(tmp_path / "run" / "snapshots" / "000006.pt")
+def test_snapshots_are_smaller_checkpoints_of_the_same_format(tiny_run: Path) -> None:
+    whole = checkpoint.load(tiny_run / "latest.pt")
+    few = checkpoint.load(tiny_run / "snapshots" / "000006.pt")
     assert few.keys() < whole.keys()
     assert "D" not in few
     torch.testing.assert_close(few["G_ema"], whole["G_ema"], rtol=0, atol=0)
-    assert checkpoint.load(tmp_path / "run" / "previous.pt")["iteration"] == 3
+    assert checkpoint.load(tiny_run / "previous.pt")["iteration"] == 3
 
 
-def test_further_averages_are_files_of_their_own_the_same_after_a_stop(
-    tiny_lmdb: Path, tmp_path: Path
+def test_further_averages_are_files_of_their_own_and_the_same_after_a_stop(
+    tiny_lmdb: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(tiny_lmdb, whole, "--more_ema") == 0
-    assert run(tiny_lmdb, parts, "--more_ema", "--iterations", "4", "--phase", "6") == 0
-    assert run(tiny_lmdb, tmp_path / "plain") == 0
-    assert digest(tmp_path / "plain" / "snapshots" / "000006.pt") == digest(
-        whole / "snapshots" / "000006.pt"
-    )
-    names = ["ema_short.pt", "ema_long.pt"]
-    assert not any((tmp_path / "plain" / name).exists() for name in names)
+    assert train(tiny_lmdb, whole, "--more_ema") == 0
+    snapshot, names = "snapshots/000006.pt", ["ema_short.pt", "ema_long.pt"]
+    assert digest(tiny_run / snapshot) == digest(whole / snapshot)
+    assert not any((tiny_run / name).exists() for name in names)
+    phase = ("--phase", config_of(whole)["phase"])
+    assert train(tiny_lmdb, parts, "--more_ema", "--iterations", 4, *phase) == 0
     assert checkpoint.load(parts / "ema_long.pt")["iteration"] == 4
-    assert run(tiny_lmdb, parts, "--more_ema", "--phase", "6") == 0
+    assert train(tiny_lmdb, parts, "--more_ema") == 0
     for name in (*names, "latest.pt"):
         assert digest(parts / name) == digest(whole / name)
     kept = [checkpoint.load(whole / name)["G_ema"]["synthesis.const"] for name in names]
@@ -127,50 +112,99 @@ def test_further_averages_are_files_of_their_own_the_same_after_a_stop(
 def test_the_first_line_says_what_will_be_trained_on_what(
     tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tiny_lmdb, tmp_path / "run", "--precision", "fp32")
+    assert train(tiny_lmdb, tmp_path / "run", "--iterations", 1) == 0
     line = capsys.readouterr().out.splitlines()[0]
-    for word in ("cpu", "fp32", "G ", "D ", "24 images", "4-8 px", "6 iterations of 4"):
+    for word in ("cpu", "fp32", "G ", "D ", "24 images", "4-8 px", "1 iterations of 4"):
         assert word in line
 
 
-def test_the_same_command_after_the_end_says_done_and_changes_nothing(
-    tiny_lmdb: Path, tmp_path: Path
+@pytest.mark.parametrize("below", [".", "below"])
+def test_an_out_that_is_a_file_or_in_one_is_refused(
+    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str
 ) -> None:
-    out = tmp_path / "run"
-    assert run(tiny_lmdb, out) == 0
-    before = digest(out / "latest.pt")
-    assert run(tiny_lmdb, out) == 0
-    assert digest(out / "latest.pt") == before
+    (tmp_path / "file").write_text("mine")
+    assert train(tiny_lmdb, tmp_path / "file" / below) == 1
+    error = capsys.readouterr().err
+    assert "Give another --out" in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_longer_run_goes_on_and_keeps_its_growth(tiny_lmdb: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run(tiny_lmdb, out)
-    phase = config_of(out)["phase"]
-    assert run(tiny_lmdb, out, "--iterations", "9") == 0
-    assert config_of(out)["phase"] == phase
-    assert checkpoint.load(out / "latest.pt")["iteration"] == 9
+@pytest.mark.slow
+def test_a_run_folder_that_may_not_be_written_to_is_refused(tiny_lmdb: Path, own_run: Path) -> None:
+    before = hashes(own_run)
+    argv = command("train.py", *flags(tiny_lmdb, own_run, "--save_every", 3))
+    assert "Read-only" in run_command(on_read_only(own_run, argv)).failed()
+    for path in (own_run / ".lock", own_run):
+        path.chmod(0o555)
+    assert "--out" in run_command(bound_by_modes(argv)).failed()
+    own_run.chmod(0o755)
+    assert hashes(own_run) == before
+
+
+# Going on
+
+
+def test_the_same_command_after_the_end_says_done_and_changes_nothing(
+    tiny_lmdb: Path, own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digest(own_run / "latest.pt")
+    assert train(tiny_lmdb, own_run, "--save_every", 3) == 0
+    assert "done: " in capsys.readouterr().out
+    assert digest(own_run / "latest.pt") == before
+
+
+def test_a_longer_run_says_what_changed_and_keeps_its_growth(
+    tiny_lmdb: Path, own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    phase = config_of(own_run)["phase"]
+    longer = ("--save_every", 4, "--iterations", 9)
+    assert train(tiny_lmdb, own_run, *longer) == 0
+    error = capsys.readouterr().err
+    assert "train.py: going on with " in error
+    assert "iterations 9 (was 6)" in error
+    assert "save_every 4 (was 3)" in error
+    assert config_of(own_run)["phase"] == phase
+    assert iteration_of(own_run) == 9
+    moved = own_run.rename(own_run.with_name("moved"))
+    assert train(tiny_lmdb, moved, *longer) == 0
+    assert "train.py: " not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
         ("batch", "5"), ("lr", "0.002"), ("d_lr", "0.003"), ("seed", "1"), ("width", "0.04"),
-        ("init_size", "8"), ("phase", "7"), ("loss", "wgan-gp"), ("r1_gamma", "3"),
-        ("r1_every", "2"), ("mixing", "0.1"), ("ema", "99"), ("precision", "fp16"),
-        ("augment", "ada"), ("augment_p", "0.4"),
+        ("init_size", "8"), ("max_size", "16"), ("phase", "7"), ("loss", "wgan-gp"),
+        ("r1_gamma", "3"), ("r1_every", "2"), ("mixing", "0.1"), ("ema", "99"),
+        ("precision", "fp16"), ("augment", "ada"), ("augment_p", "0.4"), ("w_dim", "9"),
+        ("mapping_layers", "3"), ("no_mirror", None), ("more_ema", None),
     ],
 )  # fmt: skip
 def test_going_on_with_another_setting_is_refused_by_its_name(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+    tiny_lmdb: Path,
+    tiny_run: Path,
+    capsys: pytest.CaptureFixture[str],
+    flag: str,
+    value: str | None,
 ) -> None:
-    out = tmp_path / "run"
-    run(tiny_lmdb, out, "--iterations", "1", "--precision", "fp32")
-    before = digest(out / "latest.pt")
-    assert run(tiny_lmdb, out, "--iterations", "1", "--precision", "fp32", f"--{flag}", value) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
+    before = hashes(tiny_run)
+    given = [f"--{flag}"] if value is None else [f"--{flag}", value]
+    assert train(tiny_lmdb, tiny_run, "--save_every", 3, *given) == 1
+    error = capsys.readouterr().err
     assert f"--{flag}" in error
-    assert digest(out / "latest.pt") == before
+    assert "was started with" in error
+    assert hashes(tiny_run) == before
+
+
+def test_going_on_with_other_photos_is_refused(
+    red_lmdb: Path, tiny_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(red_lmdb, tiny_run, "--save_every", 3) == 1
+    assert "other photos" in capsys.readouterr().err
+
+
+# Flags
 
 
 def test_each_flag_reaches_the_setting_it_names(tmp_path: Path) -> None:
@@ -182,28 +216,28 @@ def test_each_flag_reaches_the_setting_it_names(tmp_path: Path) -> None:
     }  # fmt: skip
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     flags += ["--no_mirror", "--more_ema", "--init_from", "other"]
-    args = train.parse_args([str(tmp_path), *flags])
-    config = train_config(args, torch.device("cpu"), {})
+    args = script.parse_args([str(tmp_path), *flags])
+    config = train_config(args, CPU, {})
     assert config == TrainConfig(mirror=False, more_ema=True, **given)  # type: ignore[arg-type]
 
 
 def test_defaults_are_the_ones_promised(tmp_path: Path) -> None:
-    args = train.parse_args([str(tmp_path / "faces.lmdb")])
-    config = train_config(args, torch.device("cpu"), {})
+    args = script.parse_args([str(tmp_path / "faces.lmdb")])
+    config = train_config(args, CPU, {})
     assert (config.iterations, config.batch, config.lr, config.d_lr) == (100_000, 16, 0.001, 0.001)
     assert (config.mixing, config.ema, config.mirror, config.loss) == (0.9, 10_000, True, "r1")
     assert (config.r1_every, args.save_every, args.sample_every) == (16, 10_000, 100)
     assert args.out == Path("runs") / "faces"
-    args = train.parse_args([str(tmp_path / "faces.lmdb"), "--init_size", "8"])
-    config = train_config(args, torch.device("cpu"), {})
+    args = script.parse_args([str(tmp_path / "faces.lmdb"), "--init_size", "8"])
+    config = train_config(args, CPU, {})
     assert config.growth.images * 2 == pytest.approx(config.iterations * config.batch, rel=1e-3)
 
 
 @pytest.mark.parametrize(("width", "lr"), [("1", 0.001), ("0.25", 0.002), ("0.0625", 0.004)])
 def test_narrow_networks_take_longer_steps_unless_told(width: str, lr: float) -> None:
     def rates(*flags: str, **before: float) -> tuple[float, float]:
-        args = train.parse_args(["faces.lmdb", "--width", width, *flags])
-        config = train_config(args, torch.device("cpu"), before)
+        args = script.parse_args(["faces.lmdb", "--width", width, *flags])
+        config = train_config(args, CPU, before)
         return config.lr, config.d_lr
 
     assert rates() == (lr, lr)
@@ -215,8 +249,8 @@ def test_narrow_networks_take_longer_steps_unless_told(width: str, lr: float) ->
 @pytest.mark.parametrize(("last", "first"), [("4", 4), ("8", 8), ("64", 8)])
 def test_growth_begins_at_8_px_unless_asked_or_begun_otherwise(last: str, first: int) -> None:
     def begun(*flags: str, **before: int) -> int:
-        args = train.parse_args(["faces.lmdb", "--max_size", last, *flags])
-        return train_config(args, torch.device("cpu"), before).init_size
+        args = script.parse_args(["faces.lmdb", "--max_size", last, *flags])
+        return train_config(args, CPU, before).init_size
 
     assert begun() == first
     assert begun("--init_size", "4") == 4
@@ -224,116 +258,125 @@ def test_growth_begins_at_8_px_unless_asked_or_begun_otherwise(last: str, first:
 
 
 def test_a_longer_name_of_the_lmdb_and_a_slash_at_its_end_give_the_same_run(tmp_path: Path) -> None:
-    assert train.parse_args([f"{tmp_path}/faces.lmdb/"]).out == Path("runs/faces")
+    assert script.parse_args([f"{tmp_path}/faces.lmdb/"]).out == Path("runs/faces")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--freeze_d", 1], "--freeze_d 1: needs a D that has learned. Give --init_from"),
+        (["--freeze_d", 2, "--init_from", "x"], "--freeze_d 2: at --max_size 8 at most 1"),
+        (["--augment_p", 0.9], "--augment_p"),
+        (["--mixing", 1.1], "--mixing"),
+        (["--init_size", 16], "--init_size 16: above --max_size 8"),
+        (["--max_size", 2048], "--max_size"),
+        (["--batch", 10**9], "in 1..4096"),
+        (["--seed", 2**70], "--seed"),
+        (["--device", "tpu"], "--device"),
+        (["--device", "cuda:x"], "--device"),
+        (["--loss", "x"], "--loss"),
+        (["--precision", "fp8"], "--precision"),
+        (["--nonsense"], "--nonsense"),
+        (["--hours", 1], "--hours plans the number of --iterations"),
+    ],
+)
+def test_flags_that_cannot_be_had_are_one_line_and_make_nothing(
+    tiny_lmdb: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: list[object],
+    words: str,
+) -> None:
+    assert train(tiny_lmdb, tmp_path / "run", *given) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_usage_errors_are_quick_and_help_shows_runnable_examples(tmp_path: Path) -> None:
+    shown = run_command(command("train.py", "--help")).succeeded()
+    assert shown.out.count("python train.py faces.lmdb") == 3
+    wrong = run_command(command("train.py", tmp_path, "--batch", 0))
+    assert "in 1..4096" in wrong.failed(2)
+    assert max(shown.seconds, wrong.seconds) < 1  # torch alone takes longer to import
+
+
+# Starting from another run
 
 
 def test_weights_come_from_a_smaller_run_when_asked(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_lmdb: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tiny_lmdb, tmp_path / "small", "--iterations", "3", "--save_every", "3")
-    start_of = ["--init_from", str(tmp_path / "small"), "--max_size", "16", "--lr", "1e-12"]
-    assert run(tiny_lmdb, tmp_path / "large", *start_of) == 0
-    old = checkpoint.load(tmp_path / "small" / "latest.pt")
+    larger = ("--init_from", tiny_run, "--max_size", 16, "--lr", 1e-12)
+    assert train(tiny_lmdb, tmp_path / "large", *larger) == 0
+    old = checkpoint.load(tiny_run / "latest.pt")
     new = checkpoint.load(tmp_path / "large" / "latest.pt")
     for name in ("G", "D"):
         common = old[name].keys() & new[name].keys() - {"w_avg"}
         assert len(common) > 10
         for key in common:
             torch.testing.assert_close(new[name][key], old[name][key], rtol=0, atol=1e-6)
-    snapshot = tmp_path / "small" / "snapshots" / "000003.pt"
-    assert run(tiny_lmdb, tmp_path / "third", "--init_from", str(snapshot)) == 0
+    snapshot = ("--init_from", tiny_run / "snapshots" / "000003.pt", "--iterations", 1)
+    assert train(tiny_lmdb, tmp_path / "third", *snapshot) == 0
     assert "D is not in it" in capsys.readouterr().err
-    assert run(tiny_lmdb, tmp_path / "wide", "--init_from", str(snapshot), "--width", "0.04") == 1
+    assert train(tiny_lmdb, tmp_path / "wide", *snapshot, "--width", 0.04) == 1
     assert "--width" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [
-        (["--freeze_d", "1"], "--freeze_d 1: needs a D that has learned. Give --init_from"),
-        (["--freeze_d", "2", "--init_from", "x"], "--freeze_d 2: at --max_size 8 at most 1"),
-        (["--augment_p", "0.9"], "--augment_p"),
-    ],
-)
-def test_what_cannot_be_frozen_or_augmented_is_refused(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], line: str
-) -> None:
-    assert run(tiny_lmdb, tmp_path / "run", *flags) == 2
-    assert line in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "wide" / "latest.pt").exists()
 
 
 def test_a_run_is_finetuned_with_a_frozen_d_and_goes_on(tiny_lmdb: Path, tmp_path: Path) -> None:
-    flags = ["--augment", "ada", "--loss", "rpgan", "--precision", "fp32"]
-    assert run(tiny_lmdb, tmp_path / "old", *flags) == 0
-    flags += ["--init_from", str(tmp_path / "old"), "--freeze_d", "1", "--init_size", "8"]
-    assert run(tiny_lmdb, tmp_path / "whole", *flags, "--iterations", "4") == 0
-    assert run(tiny_lmdb, tmp_path / "parts", *flags, "--iterations", "2") == 0
-    assert run(tiny_lmdb, tmp_path / "parts", *flags, "--iterations", "4") == 0
-    assert digest(tmp_path / "parts" / "latest.pt") == digest(tmp_path / "whole" / "latest.pt")
-    old, new = (checkpoint.load(tmp_path / n / "latest.pt")["D"] for n in ("old", "whole"))
-    kept = {name for name in old if torch.equal(old[name], new[name])}
-    assert {name for name in old if ".8." in name} <= kept < old.keys()
+    learning = ("--augment", "ada", "--loss", "rpgan")
+    old, whole, parts = (tmp_path / name for name in ("old", "whole", "parts"))
+    assert train(tiny_lmdb, old, *learning) == 0
+    learning += ("--init_from", str(old), "--freeze_d", "1", "--init_size", "8")
+    assert train(tiny_lmdb, whole, *learning, "--iterations", 4) == 0
+    for iterations in (2, 4):
+        assert train(tiny_lmdb, parts, *learning, "--iterations", iterations) == 0
+    assert digest(parts / "latest.pt") == digest(whole / "latest.pt")
+    before, after = (checkpoint.load(run / "latest.pt")["D"] for run in (old, whole))
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if ".8." in name} <= kept < before.keys()
 
 
-def test_a_run_begun_before_there_were_some_flags_goes_on(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_a_run_begun_before_some_flags_existed_goes_on(tiny_lmdb: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert run(tiny_lmdb, out, "--w_dim", "512", "--mapping_layers", "8") == 0
+    assert train(tiny_lmdb, out, "--w_dim", 512, "--mapping_layers", 8, "--iterations", 1) == 0
     config = {k: v for k, v in config_of(out).items() if k not in run_folder.EARLIER}
-    (out / "config.json").write_text(json.dumps(config))
+    run_folder.write_config(out, config)
     entries = {k: v for k, v in checkpoint.load(out / "latest.pt").items() if k != "ada"}
     torch.save(entries, out / "latest.pt")
-    assert run(tiny_lmdb, out, "--iterations", "8", "--augment", "ada") == 1
-    assert run(tiny_lmdb, out, "--iterations", "8") == 0
-    assert checkpoint.load(out / "latest.pt")["iteration"] == 8
+    assert train(tiny_lmdb, out, "--iterations", 2, "--augment", "ada") == 1
+    assert train(tiny_lmdb, out, "--iterations", 2) == 0
+    assert iteration_of(out) == 2
 
 
-def swd_of(out: Path) -> dict[int, float]:
-    records = map(json.loads, (out / "log.jsonl").read_text().splitlines())
-    return {r["iteration"]: r["swd"] for r in records if "swd" in r}
+# Measuring and the progress bar
+
+
+def distances_of(run: Path) -> dict[int, float]:
+    return {line["iteration"]: line["swd"] for line in log_of(run) if "swd" in line}
 
 
 def test_measuring_changes_no_number_of_the_training_and_keeps_the_best(
     held_out_lmdb: Path, tmp_path: Path
 ) -> None:
-    long = ["--iterations", "9", "--phase", "8", "--batch", "4"]
     plain, whole, broken = (tmp_path / name for name in ("plain", "whole", "broken"))
-    assert run(held_out_lmdb, plain, *long) == 0
+    long = ("--iterations", 5, "--phase", 8)
+    assert train(held_out_lmdb, plain, *long) == 0
     assert not (plain / "best.pt").exists()
-    assert run(held_out_lmdb, whole, *long, "--metric_every", "2") == 0
+    measuring = (*long, "--metric_every", 2)
+    assert train(held_out_lmdb, whole, *measuring) == 0
     assert digest(whole / "latest.pt") == digest(plain / "latest.pt")
-    measured = swd_of(whole)
-    assert sorted(measured) == [2, 4, 6, 8]
+    measured = distances_of(whole)
+    assert sorted(measured) == scalars(whole, "swd") == [2, 4]
     best = checkpoint.load(whole / "best.pt")
-    assert best["swd"] == min(measured.values())
-    assert measured[best["iteration"]] == best["swd"]
-    board = EventAccumulator(str(whole / "tensorboard"))
-    board.Reload()
-    assert [e.step for e in board.Scalars("swd")] == [2, 4, 6, 8]
-    assert run(held_out_lmdb, broken, *long, "--metric_every", "2", "--iterations", "5") == 0
-    assert run(held_out_lmdb, broken, *long, "--metric_every", "2") == 0
-    assert swd_of(broken) == measured
-    assert digest(broken / "best.pt") == digest(whole / "best.pt")
-    assert digest(broken / "latest.pt") == digest(whole / "latest.pt")
-
-
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [(["--max_size", "4"], "8 px; they have 4"), ([], "24 training photos; expected at least 100")],
-)
-def test_what_cannot_be_measured_is_one_line(
-    tiny_lmdb: Path,
-    held_out_lmdb: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    line: str,
-) -> None:
-    data = held_out_lmdb if flags else tiny_lmdb
-    assert run(data, tmp_path / "run", "--metric_every", "2", *flags) == 1
-    errors = capsys.readouterr().err
-    assert errors.count("\n") == 1
-    assert line in errors
+    assert best["swd"] == min(measured.values()) == measured[best["iteration"]]
+    assert train(held_out_lmdb, broken, *measuring, "--iterations", 3) == 0
+    assert train(held_out_lmdb, broken, *measuring) == 0
+    assert distances_of(broken) == measured
+    for name in ("best.pt", "latest.pt"):
+        assert digest(broken / name) == digest(whole / name)
 
 
 def test_the_time_left_counts_growth() -> None:
@@ -350,8 +393,8 @@ def test_the_time_left_counts_growth() -> None:
 def test_the_bar_moves_before_the_first_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, name: str
 ) -> None:
-    args = train.parse_args([str(tmp_path), "--init_size", "64", "--loss", loss])
-    config = train_config(args, torch.device("cpu"), {})
+    args = script.parse_args([str(tmp_path), "--init_size", "64", "--loss", loss])
+    config = train_config(args, CPU, {})
     stats = {key: torch.tensor(2.0) for key in ("D_loss", "G_loss", "penalty")}
     with closing(Meter(config, iterations=10, done=0)) as meter:
         meter.add(stats)
@@ -363,13 +406,167 @@ def test_the_bar_moves_before_the_first_record(
     assert told.endswith(" left")
 
 
-def test_help_is_quick_and_shows_runnable_examples() -> None:
-    begin = time.monotonic()
-    shown = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert time.monotonic() - begin < 2
-    assert shown.stdout.count("python train.py faces.lmdb") == 3
+# Data and machines that do not suit
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "words"),
+    [
+        ("missing.lmdb", [], "missing.lmdb: no such folder"),
+        ("flipped.lmdb", [], "record 16-00007 is bad: its checksum differs"),
+        ("truncated.lmdb", [], "truncated, 8,192 of "),
+        ("tiny", ["--max_size", 64], "it stores 16 px"),
+        ("tiny", ["--device", "cuda:9"], "--device cuda:9: not on this machine"),
+        ("red", ["--batch", 9], "8 images; expected at least a batch of 9"),
+        ("tiny", ["--metric_every", 2], "24 training photos; expected at least 100"),
+        ("held_out", ["--metric_every", 2, "--max_size", 4], "8 px; they have 4"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    tiny_lmdb: Path,
+    red_lmdb: Path,
+    held_out_lmdb: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    data: str,
+    given: list[object],
+    words: str,
+) -> None:
+    databases = {"tiny": tiny_lmdb, "red": red_lmdb, "held_out": held_out_lmdb}
+    path = databases.get(data, tmp_path / data)
+    if data.startswith(("flipped", "truncated")):
+        spoil(Path(shutil.copytree(tiny_lmdb, path)), data)
+    assert train(path, tmp_path / "run", *given) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "missing.lmdb").exists()
+    assert "--metric_every" in given or not (tmp_path / "run").exists()
+
+
+def spoil(data: Path, how: str) -> None:
+    """Flip a bit of a photo, or cut a database off."""
+    with lmdb.open(str(data), readonly=True, lock=False) as env, env.begin() as txn:
+        record = bytes(txn.get(b"16-00007"))
+    content = bytearray((data / "data.mdb").read_bytes())
+    content[content.index(record[100:]) + 50] ^= 1
+    (data / "data.mdb").write_bytes(content if how == "flipped.lmdb" else content[:8192])
+
+
+def test_as_many_photos_as_a_batch_are_enough(red_lmdb: Path, tmp_path: Path) -> None:
+    assert train(red_lmdb, tmp_path / "run", "--batch", 8, "--iterations", 2) == 0
+
+
+def too_much(_: object) -> None:
+    torch.empty(2**50)
+
+
+def too_much_on_a_gpu(_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to\nallocate much")
+
+
+@pytest.mark.parametrize("allocate", [too_much, too_much_on_a_gpu])
+def test_too_little_memory_is_one_line_with_what_to_try(
+    tiny_lmdb: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    allocate: Callable[[object], None],
+) -> None:
+    before_step(monkeypatch, 0, allocate)
+    assert train(tiny_lmdb, tmp_path / "run") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    for word in ("error: out of memory", "8 px", "batch of 4", "--width 0.015", "--batch"):
+        assert word in error
+    assert iteration_of(tmp_path / "run") == 0
+
+
+@pytest.mark.slow
+def test_too_little_memory_for_the_networks_is_one_line(tiny_lmdb: Path, tmp_path: Path) -> None:
+    ended = fork("train.py", *flags(tiny_lmdb, tmp_path / "run", "--width", 4), memory=1000)
+    assert "out of memory" in ended.failed()
+
+
+def replace(data: Path) -> None:
+    os.replace(data / "lock.mdb", data / "data.mdb")
+
+
+def cut_off(data: Path) -> None:
+    os.truncate(data / "data.mdb", 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "action"), [(0.5, shutil.rmtree), (0, shutil.rmtree), (0, replace), (0.5, cut_off)]
+)
+def test_a_database_that_changes_while_it_is_learned_from_changes_nothing(
+    tiny_lmdb: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    action: Callable[[Path], object],
+) -> None:
+    """Held in memory or, with a share of 0, read as needed."""
+    monkeypatch.setattr(dataset, "MEMORY_SHARE", share)
+    data = Path(shutil.copytree(tiny_lmdb, tmp_path / "data.lmdb"))
+    (data / "lock.mdb").touch()
+    before_step(monkeypatch, 2, lambda _: action(data))
+    assert train(data, tmp_path / "run", "--save_every", 3) == 0
+    assert digest(tmp_path / "run" / "latest.pt") == digest(tiny_run / "latest.pt")
+
+
+# Odd surroundings
+
+GONE = "import os\nos.mkdir({gone!r})\nos.chdir({gone!r})\nos.rmdir({gone!r})\n"
+JUMPS = "import time\nnow, calls = time.time, iter(range(10**9))\n"
+JUMPS += "time.time = lambda: now() + (-1) ** next(calls) * 1e8\n"
+
+
+def test_neither_a_folder_that_is_gone_nor_a_clock_that_jumps_matters(
+    tiny_lmdb: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    given = flags(tiny_lmdb.absolute(), tmp_path / "run", "--save_every", 3)
+    fork("train.py", *given, patch=JUMPS + GONE.format(gone=str(tmp_path / "gone"))).succeeded()
+    assert digest(tmp_path / "run" / "latest.pt") == digest(tiny_run / "latest.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("streams", "said"),
+    [
+        ('"$@" >&- 2>&-', ""),
+        ('"$@" >/dev/full 2>/dev/full', ""),
+        ('{ "$@" 2>&1; echo $? >&3; } 3>&2 | true', "0\n"),
+    ],
+    ids=["closed", "full", "cut off"],
+)
+def test_streams_that_nobody_reads_do_not_end_a_run(
+    tiny_lmdb: Path, tiny_run: Path, tmp_path: Path, streams: str, said: str
+) -> None:
+    """With the locale C and without HOME, too."""
+    argv = command("train.py", *flags(tiny_lmdb, tmp_path / "run", "--save_every", 3))
+    bare = {"LC_ALL": "C", "OMP_NUM_THREADS": "1"}
+    ended = run_command(["/bin/sh", "-c", streams, "sh", *argv], env=bare)
+    assert (ended.code, ended.out, ended.err) == (0, "", said)
+    assert digest(tmp_path / "run" / "latest.pt") == digest(tiny_run / "latest.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["media", "modes", "no shared memory"])
+def test_a_database_may_be_read_only_and_shared_memory_absent(
+    tiny_lmdb: Path, tiny_run: Path, tmp_path: Path, limit: str
+) -> None:
+    data = Path(shutil.copytree(tiny_lmdb, tmp_path / "data.lmdb"))
+    before = hashes(data)
+    argv = command("train.py", *flags(data, tmp_path / "run", "--save_every", 3))
+    if limit == "modes":
+        for path in (*data.iterdir(), data):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    limited = {
+        "media": lambda: on_read_only(data, argv),
+        "modes": lambda: bound_by_modes(argv),
+        "no shared memory": lambda: on_small_disk(Path("/dev/shm"), 0.02, argv),
+    }
+    run_command(limited[limit]()).succeeded()
+    assert hashes(data) == before
+    assert digest(tmp_path / "run" / "latest.pt") == digest(tiny_run / "latest.pt")

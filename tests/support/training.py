@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import torch
 
 import train as script
 from checkpoints import checkpoint
+from tests.support.run import ENV, ROOT
 from training import loop
 from training.state import TrainState
 
@@ -33,6 +37,23 @@ def exit_code(argv: list[str]) -> int:
     with pytest.raises(SystemExit) as end:
         script.main(argv)
     return int(end.value.code or 0)
+
+
+def free_port() -> int:
+    """Return a port that nothing listened to a moment ago."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def torchrun(processes: int, argv: list[str]) -> str:
+    """Run train.py under torchrun; return what it printed."""
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    launch += ["--master_port", str(free_port()), str(ROOT / "train.py"), *argv]
+    pipe = subprocess.PIPE
+    done = subprocess.run([sys.executable, *launch], stdout=pipe, stderr=pipe, text=True, env=ENV)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def before_step(

@@ -1,20 +1,22 @@
 """Two processes with half of each batch do what one does with the whole of it."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from checkpoints import checkpoint
+from tests.support.run import Ended, fork
+from tests.support.training import flags, free_port, torchrun, train
 from training import distributed
 
-ROOT = Path(__file__).parents[2]
-RUNS = ["r1 none", "wgan-gp none", "r1 ada", "rpgan fixed"]
+RUNS = ["r1 ada", "r1 none", "wgan-gp none", "rpgan fixed"]
+JOIN = """
+import os
+rank = next((n for n in range(1, {processes}) if not os.fork()), 0)
+os.environ |= dict(RANK=str(rank), WORLD_SIZE="{processes}")
+os.environ |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT="{port}")
+"""
 STEPS = """
 import sys, torch
 from training import augment as seen
@@ -29,126 +31,96 @@ from training.step import train_step
 torch.set_num_threads(1)
 seen.WINDOW, seen.TARGET = 8, -2  # p rises at every step
 cpu = torch.device("cpu")
-lmdb, out, *runs = sys.argv[1:]
+lmdb, out, run = sys.argv[1:]
 bank = ImageBank(Path(lmdb), 16, cpu)
-found = {}
+loss, augment = run.split()
+config = TrainConfig(
+    init_size=4, max_size=16, iterations=9, batch=8, phase=16, lr=0.002, d_lr=0.002,
+    loss=loss, r1_gamma=1.0, r1_every=2, mixing=0.9, ema=100, more_ema=False, mirror=True,
+    precision="fp32", seed=1, augment=augment, augment_p=0.7, freeze_d=0,
+)
 with distributed.joined(cpu):
-    for run in runs:
-        loss, augment = run.split()
-        config = TrainConfig(
-            init_size=4, max_size=16, iterations=9, batch=8, phase=16, lr=0.002, d_lr=0.002,
-            loss=loss, r1_gamma=1.0, r1_every=2, mixing=0.9, ema=100, more_ema=False, mirror=True,
-            precision="fp32", seed=1, augment=augment, augment_p=0.7, freeze_d=0,
-        )
-        state = TrainState(ModelConfig(16, 0.03, 16, 16, 2), config, cpu)
-        state.ada.images = 40
-        stats = [train_step(state, config, bank) for _ in range(9)]
-        nets = [state.G.state_dict(), state.D.state_dict(), state.G_ema.state_dict()]
-        found[run] = [nets, stats]
+    state = TrainState(ModelConfig(16, 0.03, 16, 16, 2), config, cpu)
+    state.ada.images = 40
+    stats = [train_step(state, config, bank) for _ in range(9)]
+    networks = [network.state_dict() for network in (state.G, state.D, state.G_ema)]
     if distributed.rank() == 0:
-        torch.save(found, out)
+        torch.save([networks, stats], out)
     distributed.leave(0)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 LEAVE = """
-import atexit, os, sys, torch
+import atexit, os, torch
 from training import distributed
 
-atexit.register(os.abort)  # as a thread did that outlived the interpreter
+atexit.register(os.abort)  # as a thread does that outlives the interpreter
 with distributed.joined(torch.device("cpu")):
-    sys.stdout.write(f"{distributed.rank()} is done")
+    os.write(1, b"done")
     distributed.leave(3)
 """
 
 
-def run_code(processes: int, code: str, *arguments: object) -> list[tuple[str, int]]:
-    """Run code in so many processes that find each other as torchrun's do.
-
-    Returns what each printed and its exit code.
-    """
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(processes)}
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    running = [
-        subprocess.Popen(command, env={**env, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
-        for rank in range(processes)
-    ]
-    return [(process.communicate(timeout=120)[0], process.returncode) for process in running]
+def run_code(processes: int, code: str, *arguments: object) -> Ended:
+    """Run code in processes that find each other as torchrun's do; return how the first ended."""
+    patch = JOIN.format(processes=processes, port=free_port()) + code
+    return fork("train.py", *arguments, patch=patch)
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_lmdb: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Networks and figures of every run, by one process and by two."""
-    folder = tmp_path_factory.mktemp("trained")
+@pytest.mark.parametrize(
+    "run", [RUNS[0], *(pytest.param(run, marks=pytest.mark.slow) for run in RUNS[1:])]
+)
+def test_two_processes_train_as_one_does_to_rounding(
+    tiny_lmdb: Path, tmp_path: Path, run: str
+) -> None:
     for processes in (1, 2):
-        ended = run_code(processes, STEPS, tiny_lmdb, folder / f"{processes}.pt", *RUNS)
-        assert ended == [("", 0)] * processes
-    return [torch.load(folder / f"{n}.pt", weights_only=True) for n in (1, 2)]
-
-
-@pytest.mark.parametrize("run", RUNS)
-def test_two_processes_train_as_one_does_to_rounding(trained, run):
-    (nets_of_one, figures_of_one), (nets_of_two, figures_of_two) = (each[run] for each in trained)
+        run_code(processes, STEPS, tiny_lmdb, tmp_path / f"{processes}.pt", run).succeeded()
+    (nets_of_one, stats_of_one), (nets_of_two, stats_of_two) = (
+        torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2)
+    )
     for ours, theirs in zip(nets_of_one, nets_of_two, strict=True):  # G, D, G_ema
         assert ours.keys() == theirs.keys()
         change = sum((ours[name] - theirs[name]).square().sum() for name in ours)
         assert change.sqrt() < 2e-3 * sum(p.square().sum() for p in ours.values()).sqrt()
     if run == "r1 ada":
-        assert [round(stats["p"].item(), 4) for stats in figures_of_two[:4]] == [0.2, 0.4, 0.6, 0.8]
+        assert [round(stats["p"].item(), 4) for stats in stats_of_two[:4]] == [0.2, 0.4, 0.6, 0.8]
     free = ("real_logit", "fake_logit") if run == "rpgan fixed" else ()  # only differences count
     first = slice(2 if free else 3)  # Adam makes rounding grow: of a bias without gradient at once
-    for ours, theirs in zip(figures_of_one[first], figures_of_two[first], strict=True):
-        for name, value in ours.items():
-            if name in free:
-                continue
-            torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    for ours, theirs in zip(stats_of_one[first], stats_of_two[first], strict=True):
+        for name in ours.keys() - free:
+            torch.testing.assert_close(theirs[name], ours[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def torchrun(processes: int, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-    """Run train.py under torchrun in so many processes."""
-    flags = ["--width", "0.03", "--batch", "8", "--init_size", "4", "--max_size", "8", "--phase"]
-    flags += ["16", "--precision", "fp32", "--sample_every", "100", *map(str, arguments)]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    launch += ["--master_port", str(free_port())]
-    script = [*(launch if processes > 1 else []), str(ROOT / "train.py")]
-    command = [sys.executable, *script, *flags]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
-    assert (done.returncode == 0) == (code == 0), done.stderr
-    return done
-
-
-def weights(run: Path, snapshot: int) -> torch.Tensor:
-    entries = checkpoint.load(run / "snapshots" / f"{snapshot:06d}.pt")
-    return torch.cat([p.flatten() for p in entries["G_ema"].values()])
-
-
-def test_a_run_begun_by_two_processes_is_finished_by_one(tiny_lmdb, tmp_path):
+@pytest.mark.slow
+def test_a_run_begun_by_two_processes_is_finished_by_one(tiny_lmdb: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    torchrun(1, tiny_lmdb, "--out", one, "--iterations", 8)
-    torchrun(2, tiny_lmdb, "--out", two, "--iterations", 5)
-    assert sorted(path.name for path in (two / "snapshots").iterdir()) == ["000005.pt"]
+    given = ("--batch", 8, "--phase", 16, "--iterations")
+    assert train(tiny_lmdb, one, *given, 8) == 0
+    torchrun(2, flags(tiny_lmdb, two, *given, 5))
+    assert [path.name for path in (two / "snapshots").iterdir()] == ["000005.pt"]
     log = (two / "log.jsonl").read_text()
-    torchrun(1, tiny_lmdb, "--out", two, "--iterations", 8)
+    assert train(tiny_lmdb, two, *given, 8) == 0
     assert (two / "log.jsonl").read_text().startswith(log)
-    difference = (weights(one, 8) - weights(two, 8)).norm() / weights(one, 8).norm()
-    assert difference < 2e-3
+    ours, theirs = (
+        torch.cat([p.flatten() for p in checkpoint.load(run / "latest.pt")["G_ema"].values()])
+        for run in (one, two)
+    )
+    assert (ours - theirs).norm() < 2e-3 * ours.norm()
 
 
-def test_several_processes_end_without_the_teardown_that_could_abort_them():
-    assert run_code(2, LEAVE) == [("0 is done", 3), ("1 is done", 3)]
+def test_processes_end_without_the_teardown_that_could_abort_them() -> None:
+    ended = run_code(2, LEAVE)
+    assert (ended.code, ended.out) == (3, "donedone")
 
 
-def test_a_batch_that_would_tear_groups_apart_is_refused(tiny_lmdb, tmp_path):
-    done = torchrun(2, tiny_lmdb, "--out", tmp_path / "run", "--batch", 12, code=1)
-    assert "--batch 12: cannot be split over 2 processes; expected a multiple of 8" in done.stderr
+def test_a_batch_that_cannot_be_split_over_the_processes_is_refused(
+    tiny_lmdb: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train(tiny_lmdb, tmp_path / "run", "--batch", 12) == 1
+    error = capsys.readouterr().err
+    assert "--batch 12: cannot be split over 2 processes; expected a multiple of 8" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -1,7 +1,6 @@
 """A run that is given hours: what is planned, that it ends on time, that it goes on exactly."""
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable
@@ -14,8 +13,7 @@ import torch
 import train
 from checkpoints import checkpoint
 from common.cli import FIRST_SIZE, UserError
-from tests.scripts.test_train import _signal_handlers, config_of, digest  # noqa: F401 - a fixture
-from tests.training.test_distributed import torchrun
+from tests.support.training import GROWTH, config_of, digest, exit_code, log_of, torchrun
 from training import planning
 from training.config import train_config
 from training.deadline import End, images_in, time_of_day
@@ -24,14 +22,11 @@ from training.planning import make_plan, plan_lines
 from training.progress import Costs, seconds
 
 COSTS = {8: 0.001, 16: 0.002, 32: 0.005, 64: 0.012}  # about one core at width 1/8
-SMALL = ["--init_size", "4", "--max_size", "8", "--precision", "fp32"]
 
 
 def run(lmdb: Path, out: Path, *flags: str) -> int:
-    """Train in this process."""
-    with pytest.raises(SystemExit) as end:
-        train.main([str(lmdb), "--out", str(out), *SMALL, *flags])
-    return int(end.value.code or 0)
+    """Train in this process, with nothing given that a plan decides; return the exit code."""
+    return exit_code([str(lmdb), "--out", str(out), *GROWTH, *flags])
 
 
 def arguments(*flags: str) -> argparse.Namespace:
@@ -166,7 +161,6 @@ def ended(hours: float, costs: Costs, speed: Callable[[float], float]) -> float:
     return now / length
 
 
-noise = random.Random(0)
 SPEEDS: dict[str, Callable[[float], float]] = {
     "as planned": lambda _: 1.0,
     "15 % slower": lambda _: 0.85,
@@ -177,7 +171,7 @@ SPEEDS: dict[str, Callable[[float], float]] = {
     "15 % faster from nine tenths on": lambda share: 1.0 if share < 0.9 else 1.15,
     "half as fast": lambda _: 0.5,
     "twice as fast": lambda _: 2.0,
-    "up and down": lambda _: noise.choice((0.6, 1.0, 1.4)),
+    "up and down": lambda share: random.Random(share).choice((0.6, 1.0, 1.4)),
 }
 
 
@@ -217,9 +211,9 @@ def test_a_plan_is_told_in_a_few_lines() -> None:
 
 @pytest.fixture
 def moved(plan: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run of 0.01 hours be planned with some 220 iterations, and cut to 120 at the 50th."""
+    """Let a run of 0.01 hours be planned with some 220 iterations, and cut to 20 at the 10th."""
     monkeypatch.setattr(Priced, "cost", lambda *_: 0.02)
-    on_time = {400: 120}
+    on_time = {80: 20}
     cut = lambda end, nimg, _: on_time.get(nimg, end.iterations) if end.at else end.iterations  # noqa: E731
     monkeypatch.setattr(End, "on_time", cut)
 
@@ -233,13 +227,12 @@ def test_a_planned_run_that_was_stopped_goes_on_to_the_end_that_is_recorded(
     assert run(tiny_lmdb, out, *hours) == 0
     assert "iterations of 8, width 0.03; to end at " in capsys.readouterr().out
     config = config_of(out)
-    assert config["iterations"] == checkpoint.load(out / "latest.pt")["iteration"] == 120
-    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [r["end"] for r in records if "end" in r] == [120]
+    assert config["iterations"] == checkpoint.load(out / "latest.pt")["iteration"] == 20
+    assert [line["end"] for line in log_of(out) if "end" in line] == [20]
     asked = [f"--{name}={config[name]}" for name in ("batch", "phase", "width")]
-    assert run(tiny_lmdb, unbroken, *asked, "--iterations", "120") == 0
+    assert run(tiny_lmdb, unbroken, *asked, "--iterations", "20") == 0
     assert digest(unbroken / "latest.pt") == digest(out / "latest.pt")
-    assert run(tiny_lmdb, short, *asked, "--iterations", "30") == 0
+    assert run(tiny_lmdb, short, *asked, "--iterations", "5") == 0
     for name in ("latest.pt", "previous.pt"):  # as if it had been killed: what it saved is older
         (out / name).write_bytes((short / "latest.pt").read_bytes())
     assert run(tiny_lmdb, out, *hours) == 0
@@ -301,8 +294,10 @@ def test_a_batch_that_does_not_fit_is_told_before_it_is_tried(
         trial.check_memory(32)
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_plan(tiny_lmdb: Path, tmp_path: Path) -> None:
-    done = torchrun(2, tiny_lmdb, "--out", tmp_path / "run", "--hours", "1", "--dry_run")
-    assert done.stdout.count("plan: ") == 1
-    assert "of 8, width 0.03" in done.stdout
+    given = ["--width", "0.03", "--batch", "8", "--hours", "1", "--dry_run"]
+    printed = torchrun(2, [str(tiny_lmdb), "--out", str(tmp_path / "run"), *GROWTH, *given])
+    assert printed.count("plan: ") == 1
+    assert "of 8, width 0.03" in printed
     assert list(tmp_path.iterdir()) == []

@@ -69,6 +69,7 @@ def weights(run: Path) -> torch.Tensor:
     return torch.cat([p.flatten() for p in entries["G_ema"].values()])
 
 
+@pytest.mark.slow
 def test_two_machines_train_what_one_does(
     machines: list[str], tiny_lmdb: Path, tmp_path: Path
 ) -> None:

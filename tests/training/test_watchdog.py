@@ -1,6 +1,5 @@
 """What is told of a run that fails, and that nothing is of a run that does not."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from checkpoints.records import Record
 from dataset import ImageBank
 from model import Generator, ModelConfig, Stage
-from tests.scripts.test_train import _signal_handlers, digest, run  # noqa: F401 - a fixture
+from tests.support.training import digest, log_of, train
 from training import loop, watchdog
 from training.augment import P_MAX
 from training.probes import Variety, mean_distance
@@ -169,20 +168,30 @@ def test_a_run_that_fails_says_so_once_and_goes_on(
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
     monkeypatch.setattr(watchdog, "D_WINS", 0.3)
     out, broken = tmp_path / "run", tmp_path / "broken"
-    flags = ["--lr", "1e-6", "--d_lr", "0.01", "--r1_gamma", "0", "--init_size", "8"]
-    assert run(tiny_lmdb, out, *flags, "--iterations", "60") == 0
+    flags = [
+        "--width",
+        "0.03",
+        "--lr",
+        "1e-6",
+        "--d_lr",
+        "0.01",
+        "--r1_gamma",
+        "0",
+        "--init_size",
+        "8",
+    ]
+    assert train(tiny_lmdb, out, *flags, "--iterations", "60") == 0
     errors = capsys.readouterr().err
     assert errors.count("train.py: D has won: its loss is 0.") == 1
     assert "! D has won" in errors
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    log = log_of(out)
     (at,) = [record["iteration"] for record in log if "findings" in record]
     assert at >= 2 * watchdog.WINDOW
-    assert run(tiny_lmdb, broken, *flags, "--iterations", str(at)) == 0
+    assert train(tiny_lmdb, broken, *flags, "--iterations", str(at)) == 0
     capsys.readouterr()
-    assert run(tiny_lmdb, broken, *flags, "--iterations", "60") == 0
+    assert train(tiny_lmdb, broken, *flags, "--iterations", "60") == 0
     errors = capsys.readouterr().err
     assert "train.py: D has won" not in errors
     assert "! D has won" in errors
-    again = [json.loads(line) for line in (broken / "log.jsonl").read_text().splitlines()]
-    assert [r.get("findings") for r in again] == [r.get("findings") for r in log]
+    assert [r.get("findings") for r in log_of(broken)] == [r.get("findings") for r in log]
     assert digest(broken / "latest.pt") == digest(out / "latest.pt")
