@@ -1,4 +1,4 @@
-"""The whole road by the real commands, as the README gives them: photos, LMDB, run, pictures."""
+"""The commands of the READMEs, as they are given there: from photos to pictures."""
 
 import os
 import re
@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-# What makes a training of hours one of seconds; the last flag of a name counts.
+from tests.support.run import ENV, ROOT
+from tests.support.scripts import flags_of
+
+READMES = ["README.md", "README.es.md"]
+# Shorten a training from hours to seconds; the last flag of a name counts.
 SHORT = "--iterations 4 --sample_every 2 --save_every 2 --width 0.03 --batch 4 --phase 3"
 
 
@@ -24,7 +27,7 @@ def run(command: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, str(script), *flags[1:], *short],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=ENV,
         capture_output=True,
         text=True,
         timeout=300,
@@ -65,20 +68,31 @@ def commands(readme: str) -> list[str]:
     return [line for line in lines if line.startswith("python ")]
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README.es.md"])
+@pytest.mark.parametrize("readme", READMES)
+def test_every_command_of_the_readme_has_flags_that_its_script_knows(
+    capsys: pytest.CaptureFixture[str], readme: str
+) -> None:
+    for line in commands(readme):
+        program, script, *words = shlex.split(line)
+        assert program == "python"
+        given = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert given <= flags_of(script, capsys), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readme", READMES)
 def test_every_command_of_the_readme_runs(folder: Path, readme: str) -> None:
-    lines = commands(readme)
-    assert len(lines) >= 5
-    for line in lines:
+    for line in commands(readme):
         run(line, folder)
 
 
 def test_both_readmes_give_as_many_commands() -> None:
-    counts = [len(commands(readme)) for readme in ("README.md", "README.es.md")]
-    assert counts[0] == counts[1]
+    first, second = (len(commands(readme)) for readme in READMES)
+    assert first == second >= 5
 
 
-def test_the_road_from_photos_to_faces(folder: Path) -> None:
+@pytest.mark.slow
+def test_photos_become_faces(folder: Path) -> None:
     run("python prepare_data.py PHOTOS road.lmdb --workers 1", folder)
     assert {"data.mdb", "report.csv", "contact_sheet.jpg"} <= set(os.listdir(folder / "road.lmdb"))
     told = run("python train.py road.lmdb --init_size 32 --max_size 64", folder)

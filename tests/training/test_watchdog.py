@@ -166,21 +166,12 @@ def test_a_run_that_fails_says_so_once_and_goes_on(
 ) -> None:
     """D learns fast and G not at all; a run that goes on does not tell it again."""
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
-    monkeypatch.setattr(watchdog, "D_WINS", 0.3)
+    monkeypatch.setattr(watchdog, "D_WINS", 0.5)
+    monkeypatch.setattr(watchdog, "WINDOW", 6)
     out, broken = tmp_path / "run", tmp_path / "broken"
-    flags = [
-        "--width",
-        "0.03",
-        "--lr",
-        "1e-6",
-        "--d_lr",
-        "0.01",
-        "--r1_gamma",
-        "0",
-        "--init_size",
-        "8",
-    ]
-    assert train(tiny_lmdb, out, *flags, "--iterations", "60") == 0
+    flags = ["--width", "0.03", "--init_size", "8"]
+    flags += ["--lr", "1e-6", "--d_lr", "0.01", "--r1_gamma", "0"]
+    assert train(tiny_lmdb, out, *flags, "--iterations", "40") == 0
     errors = capsys.readouterr().err
     assert errors.count("train.py: D has won: its loss is 0.") == 1
     assert "! D has won" in errors
@@ -189,7 +180,7 @@ def test_a_run_that_fails_says_so_once_and_goes_on(
     assert at >= 2 * watchdog.WINDOW
     assert train(tiny_lmdb, broken, *flags, "--iterations", str(at)) == 0
     capsys.readouterr()
-    assert train(tiny_lmdb, broken, *flags, "--iterations", "60") == 0
+    assert train(tiny_lmdb, broken, *flags, "--iterations", "40") == 0
     errors = capsys.readouterr().err
     assert "train.py: D has won" not in errors
     assert "! D has won" in errors
