@@ -55,7 +55,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_what_is_saved_comes_back(tmp_path):
     more = {"iteration": 7, "stage": [8, 0.5], "opt": {"state": {0: {"step": torch.ones(1)}}}}
     path = save(tmp_path / "a.pt", **more)
     G, entries = checkpoint.load_generator(path, CPU)
@@ -68,9 +68,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_save_that_fails_leaves_the_file_before_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
+def test_a_save_that_fails_leaves_the_file_before_and_nothing_else(tmp_path, monkeypatch, failing):
     path = save(tmp_path / "a.pt")
     before = path.read_bytes()
 
@@ -97,7 +95,7 @@ checkpoint.save(pathlib.Path({path!r}), config, {{"G_ema": Generator(config).sta
 """
 
 
-def test_a_process_killed_while_it_saves_leaves_the_file_before(tmp_path: Path) -> None:
+def test_a_process_killed_while_it_saves_leaves_the_file_before(tmp_path):
     path = save(tmp_path / "a.pt")
     before = path.read_bytes()
     assert fork("train.py", patch=KILLED.format(path=str(path))).code == -9
@@ -106,9 +104,7 @@ def test_a_process_killed_while_it_saves_leaves_the_file_before(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
-    tmp_path: Path, bad: float
-) -> None:
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, bad):
     broken = weights()
     broken["synthesis.const"][0, 0, 0, 0] = bad
     path = tmp_path / "a.pt"
@@ -121,9 +117,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
         save(path, opt=state)
 
 
-def test_tensors_saved_on_a_gpu_are_loaded_where_there_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensors_saved_on_a_gpu_are_loaded_where_there_is_none(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
         path = save(tmp_path / "a.pt")
@@ -131,7 +125,7 @@ def test_tensors_saved_on_a_gpu_are_loaded_where_there_is_none(
     assert same(checkpoint.load(path)["G_ema"], weights())
 
 
-def test_a_flipped_bit_anywhere_in_the_numbers_is_found(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_in_the_numbers_is_found(tmp_path):
     path = save(tmp_path / "a.pt")
     sound = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
@@ -147,13 +141,13 @@ def test_a_flipped_bit_anywhere_in_the_numbers_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99, 0.9999])
-def test_a_truncated_file_is_found(tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_found(tmp_path, share):
     path = save(tmp_path / "a.pt")
     os.truncate(path, int(path.stat().st_size * share))
     assert "truncated or not a checkpoint" in refused(path)
 
 
-def test_a_deflated_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_a_deflated_archive_is_refused_before_it_is_unpacked(tmp_path):
     path = save(tmp_path / "a.pt")
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -174,9 +168,7 @@ class Malice:
 
 
 @pytest.mark.parametrize("switched", [False, True])
-def test_no_file_runs_code_and_no_setting_makes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switched: bool
-) -> None:
+def test_no_file_runs_code_and_no_setting_makes_it(tmp_path, monkeypatch, switched):
     if switched:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker = tmp_path / "marker"
@@ -203,19 +195,19 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_a_file_of_another_program_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_file_of_another_program_is_refused(tmp_path, kind):
     FOREIGN[kind](tmp_path / "a.pt")
     assert "not a checkpoint" in refused(tmp_path / "a.pt")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_file_is_refused(tmp_path):
     assert "No such file" in refused(tmp_path / "none.pt")
     os.mkfifo(tmp_path / "pipe")
     assert "not a checkpoint" in refused(tmp_path / "pipe")
     assert "not a checkpoint" in refused(tmp_path)
 
 
-def test_a_newer_format_asks_for_an_update(tmp_path: Path) -> None:
+def test_a_newer_format_asks_for_an_update(tmp_path):
     for newer in (2, "2", torch.ones(3)):
         assert "Update Retrato" in refused(forge(tmp_path / "a.pt", format=newer))
 
@@ -238,9 +230,7 @@ CONST = "synthesis.const"
         ({k: v for k, v in weights().items() if k != CONST}, f"{CONST} is no tensor"),
     ],
 )
-def test_weights_that_do_not_fit_are_named_by_the_first_difference(
-    tmp_path: Path, G_ema: object, told: str
-) -> None:
+def test_weights_that_do_not_fit_are_named_by_the_first_difference(tmp_path, G_ema, told):
     assert refused(forge(tmp_path / "a.pt", G_ema=G_ema)).startswith(told)
 
 
@@ -268,22 +258,20 @@ def circle() -> dict[str, Any]:
     ],
     ids=["expanded", "meta", "complex", "sparse", "greedy"],
 )
-def test_a_tensor_whose_numbers_are_not_in_the_file_is_refused(
-    tmp_path: Path, more: object
-) -> None:
+def test_a_tensor_whose_numbers_are_not_in_the_file_is_refused(tmp_path, more):
     with warnings.catch_warnings(action="ignore"):
         path = forge(tmp_path / "a.pt", more=more)
     assert "not a checkpoint of this program" in refused(path)
 
 
-def test_metadata_of_weights_is_not_trusted(tmp_path: Path) -> None:
+def test_metadata_of_weights_is_not_trusted(tmp_path):
     spoiled = weights()
     spoiled._metadata = {"": 5}  # type: ignore[attr-defined]  # torch's own: a dict of dicts
     G, _ = checkpoint.load_generator(forge(tmp_path / "a.pt", G_ema=spoiled), CPU)
     assert same(G.state_dict(), weights())
 
 
-def test_endless_nesting_is_no_danger(tmp_path: Path) -> None:
+def test_endless_nesting_is_no_danger(tmp_path):
     checkpoint.load(forge(tmp_path / "a.pt", more=circle()))
     deep: object = 0
     for _ in range(100):
@@ -291,14 +279,12 @@ def test_endless_nesting_is_no_danger(tmp_path: Path) -> None:
     assert "not a checkpoint of this program" in refused(forge(tmp_path / "b.pt", more=deep))
 
 
-def test_a_number_in_a_list_that_is_not_finite_is_found(tmp_path: Path) -> None:
+def test_a_number_in_a_list_that_is_not_finite_is_found(tmp_path):
     path = forge(tmp_path / "a.pt", more=[torch.tensor(float("nan"))])
     assert "more.0 is not finite" in refused(path)
 
 
-def test_a_file_replaced_while_it_is_read_is_read_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_replaced_while_it_is_read_is_read_whole(tmp_path, monkeypatch):
     path = save(tmp_path / "a.pt")
     check = checkpoint.check_archive
 
@@ -324,10 +310,10 @@ MODEL = asdict(CONFIG)
         *({**MODEL, "mapping_layers": n} for n in (60_000, 10**6)),
     ],
 )  # fmt: skip
-def test_a_config_that_cannot_be_is_refused(tmp_path: Path, model: object) -> None:
+def test_a_config_that_cannot_be_is_refused(tmp_path, model):
     assert "unusable model config" in refused(forge(tmp_path / "a.pt", model=model))
 
 
-def test_a_config_that_lies_about_its_size_allocates_nothing(tmp_path: Path) -> None:
+def test_a_config_that_lies_about_its_size_allocates_nothing(tmp_path):
     huge = {**MODEL, "resolution": 1024, "width": 64, "z_dim": 65536, "w_dim": 65536}
     refused(forge(tmp_path / "a.pt", model=huge))  # 150 GB, were it believed

@@ -22,14 +22,14 @@ DATA = Path(__file__).parents[1] / "fixtures"
 FORMATS = sorted(DATA.glob("format_*.pt"))
 
 
-def test_a_file_of_every_format_is_kept() -> None:
+def test_a_file_of_every_format_is_kept():
     assert [path.stem for path in FORMATS] == [
         f"format_{n}" for n in range(1, checkpoint.FORMAT + 1)
     ]
 
 
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
-def test_an_older_checkpoint_gives_the_pictures_that_it_gave(path: Path, tmp_path: Path) -> None:
+def test_an_older_checkpoint_gives_the_pictures_that_it_gave(path, tmp_path):
     assert path.stat().st_size < 200_000
     flags = ("--seeds", "0-7", "--mix_seeds", "0", "1", "--precision", "fp32", "--out", tmp_path)
     ended = fork("generate.py", path, *flags).succeeded()
@@ -44,7 +44,7 @@ def test_an_older_checkpoint_gives_the_pictures_that_it_gave(path: Path, tmp_pat
 
 
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
-def test_the_whole_state_of_an_older_run_is_restored(path: Path, tmp_path: Path) -> None:
+def test_the_whole_state_of_an_older_run_is_restored(path, tmp_path):
     entries = checkpoint.load(path)
     args = train.parse_args([str(tmp_path), "--init_size", "4", "--max_size", "8"])
     cpu = torch.device("cpu")

@@ -1,14 +1,12 @@
 """Damaged checkpoints by the hundred: none crashes, hangs or fills the memory."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.support.run import fork
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(800, marks=pytest.mark.slow)])
-def test_damaged_checkpoints_load_or_are_refused(tmp_path: Path, count: int) -> None:
+def test_damaged_checkpoints_load_or_are_refused(tmp_path, count):
     """For many more: python tests/support/fuzz_checkpoint.py FOLDER 100000."""
     ended = fork("tests/support/fuzz_checkpoint.py", tmp_path, count)
     assert ended.code == 0, (ended.out, ended.err)

@@ -99,7 +99,7 @@ def open_g(path: Path) -> Generator:
 
 @pytest.mark.parametrize("layout", ["bare", "phase", "old"])
 @pytest.mark.parametrize("last", [0, 4, 6])
-def test_the_same_w_and_noise_give_the_same_picture(tmp_path: Path, layout: str, last: int) -> None:
+def test_the_same_w_and_noise_give_the_same_picture(tmp_path, layout, last):
     state = its_state(last)
     G = open_g(save(tmp_path / "its.model", layout, state))
     assert G.config.resolution == 4 << last
@@ -117,7 +117,7 @@ def test_the_same_w_and_noise_give_the_same_picture(tmp_path: Path, layout: str,
         assert (ours - theirs).abs().max() < 3e-4  # float32 against float64, values up to 5
 
 
-def test_the_epsilon_of_its_norm_counts_where_maps_are_faint(tmp_path: Path) -> None:
+def test_the_epsilon_of_its_norm_counts_where_maps_are_faint(tmp_path):
     state = its_state(1)
     state["generator.progression.0.conv1.input"] *= 0.1  # variance 1e-6: below its epsilon
     state["generator.progression.0.noise1.weight_orig"] *= 0
@@ -129,13 +129,13 @@ def test_the_epsilon_of_its_norm_counts_where_maps_are_faint(tmp_path: Path) -> 
     assert (ours - theirs).abs().max() < 1e-4
 
 
-def test_the_mean_style_is_the_mean_of_many(its_file: Path) -> None:
+def test_the_mean_style_is_the_mean_of_many(its_file):
     z = torch.randn(4000, CODE, generator=torch.Generator().manual_seed(5)).double()
     expected = its_w(its_state(2), z).mean(0)
     assert (open_g(its_file).w_avg - expected).abs().max() < 0.05
 
 
-def test_such_files_open_in_generate(its_file: Path, tmp_path: Path) -> None:
+def test_such_files_open_in_generate(its_file, tmp_path):
     generate.main([str(its_file), "--seeds", "0-3", "--out", str(tmp_path)])
     assert (tmp_path / "sample.png").exists()
     assert (tmp_path / "mix_middle.png").exists()
@@ -144,7 +144,7 @@ def test_such_files_open_in_generate(its_file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "missing", ["style.1.linear.weight_orig", "generator.progression.1.conv1.1.conv.bias"]
 )
-def test_half_a_generator_is_refused_in_one_line(tmp_path: Path, missing: str) -> None:
+def test_half_a_generator_is_refused_in_one_line(tmp_path, missing):
     state = its_state(2)
     del state[missing]
     path = save(tmp_path / "its.model", "bare", state)
@@ -152,7 +152,7 @@ def test_half_a_generator_is_refused_in_one_line(tmp_path: Path, missing: str) -
         checkpoint.load(path)
 
 
-def test_hostile_files_of_the_old_format_are_refused(tmp_path: Path) -> None:
+def test_hostile_files_of_the_old_format_are_refused(tmp_path):
     path = save(tmp_path / "its.model", "old", its_state(1))
     whole = path.read_bytes()
     for content in (whole[:200], whole[: len(whole) // 2], checkpoint.LEGACY + b"junk"):

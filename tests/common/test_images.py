@@ -1,7 +1,6 @@
 """Ranges, shrinking, fading and grids, each against a plain restatement."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,7 +92,7 @@ def test_a_grid_shows_images_upright():
     assert grid(image, 1, gap=0).getpixel((3, 0)) == (200, 0, 0)
 
 
-def test_a_picture_is_written_beside_its_place_and_renamed_into_it(tmp_path: Path):
+def test_a_picture_is_written_beside_its_place_and_renamed_into_it(tmp_path):
     path = tmp_path / "grid.png"
     write_image(Image.new("RGB", (4, 4), "red"), path)
     with path.open("rb") as reader:
@@ -105,7 +104,7 @@ def test_a_picture_is_written_beside_its_place_and_renamed_into_it(tmp_path: Pat
     assert os.listdir(tmp_path) == ["grid.png"]
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_path: Path):
+def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_path):
     path = tmp_path / "grid.jpg"
     write_image(Image.new("RGB", (4, 4), "red"), path, quality=90)
     old = path.read_bytes()
@@ -115,7 +114,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_no_trace(tmp_pa
     assert os.listdir(tmp_path) == ["grid.jpg"]
 
 
-def test_options_reach_the_writer_of_the_format(tmp_path: Path):
+def test_options_reach_the_writer_of_the_format(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     for quality in (10, 95):
         write_image(noise, tmp_path / f"{quality}.jpg", quality=quality)

@@ -74,9 +74,7 @@ def paths(tiny_lmdb: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.mark.parametrize("script", GOOD)
-def test_numbers_at_the_edge_are_refused(
-    script: str, paths: dict[str, list[Path]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_numbers_at_the_edge_are_refused(script, paths, capsys):
     given = [str(path) for path in paths[script]]
     flags = flags_of(script, capsys)
     assert flags >= GOOD[script].keys() | TEXT[script]

@@ -69,9 +69,7 @@ def commands(readme: str) -> list[str]:
 
 
 @pytest.mark.parametrize("readme", READMES)
-def test_every_command_of_the_readme_has_flags_that_its_script_knows(
-    capsys: pytest.CaptureFixture[str], readme: str
-) -> None:
+def test_every_command_of_the_readme_has_flags_that_its_script_knows(capsys, readme):
     for line in commands(readme):
         program, script, *words = shlex.split(line)
         assert program == "python"
@@ -81,18 +79,18 @@ def test_every_command_of_the_readme_has_flags_that_its_script_knows(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("readme", READMES)
-def test_every_command_of_the_readme_runs(folder: Path, readme: str) -> None:
+def test_every_command_of_the_readme_runs(folder, readme):
     for line in commands(readme):
         run(line, folder)
 
 
-def test_both_readmes_give_as_many_commands() -> None:
+def test_both_readmes_give_as_many_commands():
     first, second = (len(commands(readme)) for readme in READMES)
     assert first == second >= 5
 
 
 @pytest.mark.slow
-def test_photos_become_faces(folder: Path) -> None:
+def test_photos_become_faces(folder):
     run("python prepare_data.py PHOTOS road.lmdb --workers 1", folder)
     assert {"data.mdb", "report.csv", "contact_sheet.jpg"} <= set(os.listdir(folder / "road.lmdb"))
     told = run("python train.py road.lmdb --init_size 32 --max_size 64", folder)

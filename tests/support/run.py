@@ -7,7 +7,6 @@ __main__ too, in a process forked from one that has torch imported already (see 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import gc
 import hashlib
@@ -47,8 +46,8 @@ class Ended:
     code: int
     out: str
     err: str
-    seconds: float
-    peak: float
+    seconds: float = 0.0
+    peak: float = 0.0
 
     @property
     def told(self) -> list[str]:
@@ -99,7 +98,7 @@ def end(process: subprocess.Popen[str], seconds: float = SECONDS) -> Ended:
         process.kill()
         pytest.fail(f"hung: {process.communicate()}")
     spent = sum(os.times()[2:4]) - sum(before[2:4])
-    return Ended(process.returncode, out, err, spent, 0.0)
+    return Ended(process.returncode, out, err, spent)
 
 
 def run(argv: Sequence[str], seconds: float = SECONDS, **more: Any) -> Ended:
@@ -251,28 +250,6 @@ def hashes(*paths: Path) -> dict[str, str]:
     }
 
 
-def numbers(path: Path) -> str:
-    """Return the SHA-256 of every number in a checkpoint, which must be sound."""
-    import torch
-
-    from checkpoints import checkpoint
-
-    found = hashlib.sha256()
-    todo: list[Any] = [checkpoint.load(path)]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, torch.Tensor):
-            found.update(value.contiguous().numpy().tobytes())
-        elif isinstance(value, dict):
-            found.update(repr(list(value)).encode())
-            todo += value.values()
-        elif isinstance(value, list | tuple):
-            todo += value
-        else:
-            found.update(repr(value).encode())
-    return found.hexdigest()
-
-
 def flip(path: Path) -> None:
     """Flip a bit of a number in a checkpoint: in the middle of its largest member."""
     data = bytearray(path.read_bytes())
@@ -310,16 +287,6 @@ def bound_by_modes(argv: Sequence[str]) -> list[str]:
     if not shutil.which("setpriv"):
         pytest.skip("needs setpriv, to bind root by the modes of files")
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *argv]
-
-
-def children(pid: int) -> list[str]:
-    """Return the processes that `pid` has started."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # gone meanwhile
-            if (process / "stat").read_text().rpartition(")")[2].split()[1] == str(pid):
-                found.append(process.name)
-    return found
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Tiny training runs in this process, and what is compared of their folders."""
 
 import hashlib
+import io
 import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ import torch
 
 import train as script
 from checkpoints import checkpoint
-from tests.support.run import ENV, ROOT
+from tests.support.run import ENV, ROOT, Ended
 from training import loop
 from training.state import TrainState
+
+Actions = Mapping[int, Callable[[TrainState], object]]
 
 GROWTH = ("--init_size", "4", "--max_size", "8", "--precision", "fp32")
 TINY = (*GROWTH, "--width", "0.015", "--batch", "4", "--lr", "0.001", "--iterations", "6")
@@ -27,16 +32,27 @@ def flags(lmdb: Path, out: Path, *more: object) -> list[str]:
     return [str(lmdb), "--out", str(out), *TINY, *map(str, more)]
 
 
-def train(lmdb: Path, out: Path, *more: object) -> int:
-    """Train a tiny run in this process; return the exit code."""
-    return exit_code(flags(lmdb, out, *more))
+def train(lmdb: Path, out: Path, *more: object, do: Actions = types.MappingProxyType({})) -> Ended:
+    """Train a tiny run in this process; `do` gives what is called before a step, by iteration."""
+    return call(flags(lmdb, out, *more), do)
 
 
-def exit_code(argv: list[str]) -> int:
-    """Call train.py's main in this process; return the exit code."""
-    with pytest.raises(SystemExit) as end:
-        script.main(argv)
-    return int(end.value.code or 0)
+def call(argv: list[str], do: Actions = types.MappingProxyType({})) -> Ended:
+    """Call train.py's main in this process; return how it ended."""
+    step = loop.train_step
+
+    def watched(state: TrainState, *rest: Any) -> dict[str, torch.Tensor]:
+        if state.iteration in do:
+            do[state.iteration](state)
+        return step(state, *rest)
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(loop, "train_step", watched)
+        patch.setattr("sys.argv", ["train.py"])
+        with pytest.raises(SystemExit) as end:
+            script.main(argv)
+    return Ended(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def free_port() -> int:
@@ -54,20 +70,6 @@ def torchrun(processes: int, argv: list[str]) -> str:
     done = subprocess.run([sys.executable, *launch], stdout=pipe, stderr=pipe, text=True, env=ENV)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def before_step(
-    patch: pytest.MonkeyPatch, iteration: int, action: Callable[[TrainState], object]
-) -> None:
-    """Call `action` with the state before every step that starts from this iteration."""
-    step = loop.train_step
-
-    def watched(state: TrainState, *rest: Any) -> dict[str, torch.Tensor]:
-        if state.iteration == iteration:
-            action(state)
-        return step(state, *rest)
-
-    patch.setattr(loop, "train_step", watched)
 
 
 def config_of(run: Path) -> dict[str, Any]:

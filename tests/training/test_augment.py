@@ -29,14 +29,14 @@ def drawn_on_white(n: int) -> Tensor:
     return images
 
 
-def test_nothing_changes_at_p_0() -> None:
+def test_nothing_changes_at_p_0():
     images = pictures(8)
     assert torch.allclose(augmented(images, 0.0, rng()), images, atol=1e-6)
     assert torch.equal(augment.move(images, augment.draw(8, 0.0, rng())), images)
 
 
 @pytest.mark.parametrize("p", [0.2, 0.5, P_MAX])
-def test_each_transformation_is_left_out_with_probability_1_minus_p(p: float) -> None:
+def test_each_transformation_is_left_out_with_probability_1_minus_p(p):
     n = 20_000
     drawn = augment.draw(n, torch.tensor(p), rng())
     contrast = drawn.colour.sum(dim=2)[:, 0]
@@ -53,7 +53,7 @@ def test_each_transformation_is_left_out_with_probability_1_minus_p(p: float) ->
     assert identity.float().mean().item() == pytest.approx((1 - p) ** 6, abs=0.01)
 
 
-def test_transformations_stay_gentle() -> None:
+def test_transformations_stay_gentle():
     drawn = augment.draw(20_000, 1.0, rng())
     linear, shift = drawn.affine[:, :, :2], drawn.affine[:, :, 2] / 2
     angle = torch.atan2(linear[:, 1, 0], linear[:, 0, 0]).rad2deg()
@@ -67,7 +67,7 @@ def test_transformations_stay_gentle() -> None:
         assert abs(values.mean()) < 4 * values.std() / math.sqrt(values.numel())
 
 
-def test_what_is_done_depends_on_the_random_numbers_alone() -> None:
+def test_what_is_done_depends_on_the_random_numbers_alone():
     reals, fakes = pictures(8, seed=1).double(), pictures(8, seed=2).double()
 
     def after(images: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def test_what_is_done_depends_on_the_random_numbers_alone() -> None:
     assert not torch.allclose(after(reals), augmented(reals, 0.7, rng(6)))
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
+def test_gradients_are_those_of_finite_differences():
     images = pictures(3, side=5).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: augmented(x, 0.8, rng(3)), (images,))
     augmented(images, 1.0, rng(3)).sum().backward()
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert (images.grad.flatten(1).abs().sum(dim=1) > 0).all()
 
 
-def test_a_shift_moves_by_whole_pixels_what_it_should() -> None:
+def test_a_shift_moves_by_whole_pixels_what_it_should():
     images = pictures(1, side=16)
     drawn = augment.draw(1, 0.0, rng())
     place = drawn.affine.clone()
@@ -99,7 +99,7 @@ def test_a_shift_moves_by_whole_pixels_what_it_should() -> None:
     torch.testing.assert_close(moved[..., 13:], images[..., 13:].flip(3))
 
 
-def test_a_white_ground_stays_white_wherever_it_is_moved() -> None:
+def test_a_white_ground_stays_white_wherever_it_is_moved():
     images = drawn_on_white(500)
     moved = augment.move(images, augment.draw(500, 1.0, rng()))
     assert not torch.allclose(moved, images)
@@ -108,14 +108,14 @@ def test_a_white_ground_stays_white_wherever_it_is_moved() -> None:
     assert moved.max() < 1 + 1e-5
 
 
-def test_greys_stay_grey_and_only_their_level_changes() -> None:
+def test_greys_stay_grey_and_only_their_level_changes():
     grey = torch.full((200, 3, 8, 8), 0.5)
     tinted = augment.tint(grey, augment.draw(200, 1.0, rng()))
     torch.testing.assert_close(tinted[:, :1].expand_as(tinted), tinted)
     assert tinted.std() > 0.05
 
 
-def test_the_mean_of_reals_can_be_had_back_from_what_d_is_shown() -> None:
+def test_the_mean_of_reals_can_be_had_back_from_what_d_is_shown():
     # What D sees on average is a linear function of the mean picture. If that function can be
     # inverted, two sets that D cannot tell apart have one mean (ADA, app. C; Bora et al. 2018).
     side, n = 5, 6000
@@ -137,7 +137,7 @@ def test_the_mean_of_reals_can_be_had_back_from_what_d_is_shown() -> None:
     assert (recovered - truth).abs().mean() < 0.5 * (seen(face, 9) - truth).abs().mean()
 
 
-def test_parts_of_a_batch_are_drawn_as_the_whole_of_it_is() -> None:
+def test_parts_of_a_batch_are_drawn_as_the_whole_of_it_is():
     whole = augment.draw(8, 0.6, rng(4), sets=2)
     for part in (slice(0, 4), slice(4, 8)):
         rows = [*range(8)[part], *range(8, 16)[part]]
@@ -153,7 +153,7 @@ def new_ada(images: int) -> Ada:
     return Ada(images, 0.0, torch.device("cpu"))
 
 
-def test_p_rises_while_d_is_sure_of_reals_and_falls_when_it_is_not_within_bounds() -> None:
+def test_p_rises_while_d_is_sure_of_reals_and_falls_when_it_is_not_within_bounds():
     ada = new_ada(4096)
     sure, unsure = torch.tensor(TARGET + 0.01), torch.tensor(TARGET - 0.01)
     for _ in range(3):
@@ -172,7 +172,7 @@ def test_p_rises_while_d_is_sure_of_reals_and_falls_when_it_is_not_within_bounds
     assert ada.p == 0
 
 
-def test_p_settles_where_d_is_right_as_often_as_the_target_says() -> None:
+def test_p_settles_where_d_is_right_as_often_as_the_target_says():
     ada = new_ada(20_000)
     source = rng(4)
     seen = []
@@ -183,7 +183,7 @@ def test_p_settles_where_d_is_right_as_often_as_the_target_says() -> None:
     assert sum(seen[750:]) / 750 == pytest.approx(0.4, abs=0.05)
 
 
-def test_p_goes_on_from_a_saved_state() -> None:
+def test_p_goes_on_from_a_saved_state():
     source = rng(5)
     signs = [torch.rand((), generator=source) * 0.4 + 0.5 for _ in range(20)]
     whole, first = new_ada(2000), new_ada(2000)

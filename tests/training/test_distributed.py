@@ -1,7 +1,5 @@
 """Two processes with half of each batch do what one does with the whole of it."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -68,9 +66,7 @@ def run_code(processes: int, code: str, *arguments: object) -> Ended:
 @pytest.mark.parametrize(
     "run", [RUNS[0], *(pytest.param(run, marks=pytest.mark.slow) for run in RUNS[1:])]
 )
-def test_two_processes_train_as_one_does_to_rounding(
-    tiny_lmdb: Path, tmp_path: Path, run: str
-) -> None:
+def test_two_processes_train_as_one_does_to_rounding(tiny_lmdb, tmp_path, run):
     for processes in (1, 2):
         run_code(processes, STEPS, tiny_lmdb, tmp_path / f"{processes}.pt", run).succeeded()
     (nets_of_one, stats_of_one), (nets_of_two, stats_of_two) = (
@@ -90,14 +86,14 @@ def test_two_processes_train_as_one_does_to_rounding(
 
 
 @pytest.mark.slow
-def test_a_run_begun_by_two_processes_is_finished_by_one(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_a_run_begun_by_two_processes_is_finished_by_one(tiny_lmdb, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     given = ("--batch", 8, "--phase", 16, "--iterations")
-    assert train(tiny_lmdb, one, *given, 8) == 0
+    train(tiny_lmdb, one, *given, 8).succeeded()
     torchrun(2, flags(tiny_lmdb, two, *given, 5))
     assert [path.name for path in (two / "snapshots").iterdir()] == ["000005.pt"]
     log = (two / "log.jsonl").read_text()
-    assert train(tiny_lmdb, two, *given, 8) == 0
+    train(tiny_lmdb, two, *given, 8).succeeded()
     assert (two / "log.jsonl").read_text().startswith(log)
     ours, theirs = (
         torch.cat([p.flatten() for p in checkpoint.load(run / "latest.pt")["G_ema"].values()])
@@ -106,21 +102,19 @@ def test_a_run_begun_by_two_processes_is_finished_by_one(tiny_lmdb: Path, tmp_pa
     assert (ours - theirs).norm() < 2e-3 * ours.norm()
 
 
-def test_processes_end_without_the_teardown_that_could_abort_them() -> None:
+def test_processes_end_without_the_teardown_that_could_abort_them():
     ended = run_code(2, LEAVE)
     assert (ended.code, ended.out) == (3, "donedone")
 
 
 def test_a_batch_that_cannot_be_split_over_the_processes_is_refused(
-    tiny_lmdb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    tiny_lmdb, tmp_path, monkeypatch
+):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert train(tiny_lmdb, tmp_path / "run", "--batch", 12) == 1
-    error = capsys.readouterr().err
-    assert "--batch 12: cannot be split over 2 processes; expected a multiple of 8" in error
+    assert (
+        "--batch 12: cannot be split over 2 processes; expected a multiple of 8"
+        in train(tiny_lmdb, tmp_path / "run", "--batch", 12).failed()
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import train
-from checkpoints import checkpoint
 from common.cli import FIRST_SIZE, UserError
-from tests.support.training import GROWTH, config_of, digest, exit_code, log_of, torchrun
+from tests.support.run import Ended
+from tests.support.training import GROWTH, call, config_of, digest, iteration_of, log_of, torchrun
 from training import planning
 from training.config import train_config
 from training.deadline import End, images_in, time_of_day
@@ -24,9 +24,9 @@ from training.progress import Costs, seconds
 COSTS = {8: 0.001, 16: 0.002, 32: 0.005, 64: 0.012}  # about one core at width 1/8
 
 
-def run(lmdb: Path, out: Path, *flags: str) -> int:
-    """Train in this process, with nothing given that a plan decides; return the exit code."""
-    return exit_code([str(lmdb), "--out", str(out), *GROWTH, *flags])
+def run(lmdb: Path, out: Path, *flags: str) -> Ended:
+    """Train in this process, with nothing given that a plan decides; return how it ended."""
+    return call([str(lmdb), "--out", str(out), *GROWTH, *flags])
 
 
 def arguments(*flags: str) -> argparse.Namespace:
@@ -61,7 +61,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Callable[..., planning.Plan]:
     return lambda *flags: make_plan(arguments(*flags), bank, None)  # type: ignore[arg-type]
 
 
-def test_images_at_counts_what_the_schedule_shows() -> None:
+def test_images_at_counts_what_the_schedule_shows():
     for growth in (Growth(4, 16, 5), Growth(8, 8, 5), Growth(4, 32, 1)):
         for begin, end in ((0, 0), (0, 3), (3, 17), (0, 100), (14, 16), (60, 61)):
             counted = dict.fromkeys(growth.resolutions, 0)
@@ -71,7 +71,7 @@ def test_images_at_counts_what_the_schedule_shows() -> None:
 
 
 @pytest.mark.parametrize("begin", [0, 100, 2_500, 9_000])
-def test_as_many_images_fit_into_a_time_as_take_it(begin: int) -> None:
+def test_as_many_images_fit_into_a_time_as_take_it(begin):
     growth = Growth(8, 64, 1000)
     for more in (0, 1, 700, 3_000, 20_000):
         time_left = seconds(growth, COSTS, begin, begin + more)
@@ -79,9 +79,7 @@ def test_as_many_images_fit_into_a_time_as_take_it(begin: int) -> None:
 
 
 @pytest.mark.parametrize("hours", [0.1, 0.5, 2, 24])
-def test_a_plan_fills_its_time_and_grows_in_its_share_of_it(
-    plan: Callable[..., planning.Plan], hours: float
-) -> None:
+def test_a_plan_fills_its_time_and_grows_in_its_share_of_it(plan, hours):
     made = plan("--hours", str(hours), "--init_size", "8")
     assert made.phase
     growth = Growth(8, 64, made.phase)
@@ -91,9 +89,7 @@ def test_a_plan_fills_its_time_and_grows_in_its_share_of_it(
     assert growing == pytest.approx(planning.GROWTH_SHARE * 3600 * hours, rel=0.005)
 
 
-def test_more_time_gives_wider_networks_and_larger_batches(
-    plan: Callable[..., planning.Plan], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_time_gives_wider_networks_and_larger_batches(plan, monkeypatch):
     plans = [plan("--hours", hours) for hours in ("0.1", "24", "500")]
     assert [made.width for made in plans] == [0.125, 0.25, 1.0]
     assert [made.batch for made in plans] == [8, 16, 32]
@@ -103,7 +99,7 @@ def test_more_time_gives_wider_networks_and_larger_batches(
     assert plan("--hours", "500").width == 0.125
 
 
-def test_what_is_given_stays(plan: Callable[..., planning.Plan]) -> None:
+def test_what_is_given_stays(plan):
     flags = ["--width", "0.5", "--batch", "12", "--phase", "1000", "--init_size", "16"]
     made = plan("--hours", "1", *flags)
     assert (made.width, made.batch, made.phase) == (0.5, 12, 1000)
@@ -115,7 +111,7 @@ def test_what_is_given_stays(plan: Callable[..., planning.Plan]) -> None:
     assert plan("--hours", "0.02", "--max_size", "16").init_size == 16
 
 
-def test_what_is_planned_is_what_runs_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_planned_is_what_runs_and_goes_on(monkeypatch):
     monkeypatch.setattr(planning, "Trial", Priced)
     bank: Any = argparse.Namespace(count=5000, device=torch.device("cpu"))
 
@@ -136,9 +132,7 @@ def test_what_is_planned_is_what_runs_and_goes_on(monkeypatch: pytest.MonkeyPatc
         (["--hours", "0.1", "--phase", "100000"], "too short for --phase 100000"),
     ],
 )
-def test_too_little_time_is_refused(
-    plan: Callable[..., planning.Plan], flags: list[str], words: str
-) -> None:
+def test_too_little_time_is_refused(plan, flags, words):
     with pytest.raises(UserError, match=words):
         plan(*flags)
 
@@ -177,11 +171,11 @@ SPEEDS: dict[str, Callable[[float], float]] = {
 
 @pytest.mark.parametrize("hours", [0.02, 0.1])
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_a_run_whose_speed_drifts_ends_within_five_percent(hours: float, speed: str) -> None:
+def test_a_run_whose_speed_drifts_ends_within_five_percent(hours, speed):
     assert 0.95 < ended(hours, COSTS, SPEEDS[speed]) < 1.05
 
 
-def test_a_run_as_fast_as_planned_keeps_its_end() -> None:
+def test_a_run_as_fast_as_planned_keeps_its_end():
     args = arguments("--hours", "1")
     args.costs, args.start, args.batch = {str(k): v for k, v in COSTS.items()}, 0.0, 8
     args.iterations, args.width, args.phase = 1000, 0.125, 500
@@ -195,7 +189,7 @@ def test_a_run_as_fast_as_planned_keeps_its_end() -> None:
         assert gone_on.on_time(nimg, 1e6) == 1000
 
 
-def test_a_plan_is_told_in_a_few_lines() -> None:
+def test_a_plan_is_told_in_a_few_lines():
     args = arguments("--hours", "2")
     bank: Any = argparse.Namespace(device=torch.device("cpu"))
     made = planning.Plan(8, 0.125, 16, 10_000, 30_000, COSTS)
@@ -219,45 +213,37 @@ def moved(plan: object, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("moved")
-def test_a_planned_run_that_was_stopped_goes_on_to_the_end_that_is_recorded(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_planned_run_that_was_stopped_goes_on_to_the_end_that_is_recorded(tiny_lmdb, tmp_path):
     out, unbroken, short = tmp_path / "run", tmp_path / "unbroken", tmp_path / "short"
     hours = ["--hours", "0.01", "--width", "0.03"]
-    assert run(tiny_lmdb, out, *hours) == 0
-    assert "iterations of 8, width 0.03; to end at " in capsys.readouterr().out
+    printed = run(tiny_lmdb, out, *hours).succeeded().out
+    assert "iterations of 8, width 0.03; to end at " in printed
     config = config_of(out)
-    assert config["iterations"] == checkpoint.load(out / "latest.pt")["iteration"] == 20
+    assert config["iterations"] == iteration_of(out) == 20
     assert [line["end"] for line in log_of(out) if "end" in line] == [20]
     asked = [f"--{name}={config[name]}" for name in ("batch", "phase", "width")]
-    assert run(tiny_lmdb, unbroken, *asked, "--iterations", "20") == 0
+    run(tiny_lmdb, unbroken, *asked, "--iterations", "20").succeeded()
     assert digest(unbroken / "latest.pt") == digest(out / "latest.pt")
-    assert run(tiny_lmdb, short, *asked, "--iterations", "5") == 0
+    run(tiny_lmdb, short, *asked, "--iterations", "5").succeeded()
     for name in ("latest.pt", "previous.pt"):  # as if it had been killed: what it saved is older
         (out / name).write_bytes((short / "latest.pt").read_bytes())
-    assert run(tiny_lmdb, out, *hours) == 0
-    assert "planned for 0.01 hours and interrupted: it ends at " in capsys.readouterr().out
+    printed = run(tiny_lmdb, out, *hours).succeeded().out
+    assert "planned for 0.01 hours and interrupted: it ends at " in printed
     assert digest(unbroken / "latest.pt") == digest(out / "latest.pt")
     assert config_of(out) == config
 
 
-def test_a_run_cannot_be_given_other_hours(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_cannot_be_given_other_hours(tiny_lmdb, tmp_path):
     out = tmp_path / "run"
     given = ["--width", "0.03", "--batch", "4"]
-    assert run(tiny_lmdb, out, *given, "--iterations", "2") == 0
-    assert run(tiny_lmdb, out, *given, "--hours", "1") == 1
-    assert "was started with none" in capsys.readouterr().err
+    run(tiny_lmdb, out, *given, "--iterations", "2").succeeded()
+    assert "was started with none" in run(tiny_lmdb, out, *given, "--hours", "1").failed()
 
 
 @pytest.mark.parametrize("hours", [["--hours", "1"], []])
-def test_a_dry_run_tells_time_and_memory_and_makes_nothing(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: list[str]
-) -> None:
+def test_a_dry_run_tells_time_and_memory_and_makes_nothing(tiny_lmdb, tmp_path, hours):
     small = ["--width", "0.03", "--batch", "4", "--dry_run"]
-    assert run(tiny_lmdb, tmp_path / "run", *small, *hours) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = run(tiny_lmdb, tmp_path / "run", *small, *hours).succeeded().out.splitlines()
     assert [line.split()[0] for line in lines] == ["plan:", "px", "4", "8", "memory:"]
     assert list(tmp_path.iterdir()) == []
     if not hours:
@@ -265,22 +251,13 @@ def test_a_dry_run_tells_time_and_memory_and_makes_nothing(
         assert "takes " in lines[0]
 
 
-def test_impossible_hours_are_one_line_and_make_nothing(
-    tiny_lmdb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(tiny_lmdb, tmp_path / "run", "--hours", "0.00001", "--width", "0.03") == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+def test_impossible_hours_are_one_line_and_make_nothing(tiny_lmdb, tmp_path):
+    error = run(tiny_lmdb, tmp_path / "run", "--hours", "0.00001", "--width", "0.03").failed()
     assert "expected at least 100. Give 0.0" in error
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(SystemExit) as end:
-        train.parse_args(["faces.lmdb", "--hours", "1", "--iterations", "5"])
-    assert end.value.code == 2
 
 
-def test_a_batch_that_does_not_fit_is_told_before_it_is_tried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_batch_that_does_not_fit_is_told_before_it_is_tried(monkeypatch):
     peaks = iter((1.0, 1.5))
     monkeypatch.setattr(planning, "memory_gb", lambda _: next(peaks))
     monkeypatch.setattr(planning, "free_bytes", lambda _: 2 * 2**30)
@@ -295,7 +272,7 @@ def test_a_batch_that_does_not_fit_is_told_before_it_is_tried(
 
 
 @pytest.mark.slow
-def test_two_processes_make_one_plan(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_two_processes_make_one_plan(tiny_lmdb, tmp_path):
     given = ["--width", "0.03", "--batch", "8", "--hours", "1", "--dry_run"]
     printed = torchrun(2, [str(tiny_lmdb), "--out", str(tmp_path / "run"), *GROWTH, *given])
     assert printed.count("plan: ") == 1

@@ -19,18 +19,8 @@ import train as script
 from checkpoints import checkpoint
 from checkpoints.checkpoint import CheckpointError
 from checkpoints.run_folder import find
-from tests.support.run import (
-    ENV,
-    command,
-    end,
-    flip,
-    fork,
-    hashes,
-    on_small_disk,
-    run,
-    start,
-)
-from tests.support.training import before_step, digest, flags, iteration_of, log_of, train
+from tests.support.run import ENV, command, end, flip, fork, hashes, on_small_disk, run, start
+from tests.support.training import digest, flags, iteration_of, log_of, train
 from training import loop, recovery
 from training.config import model_config, train_config
 from training.state import TrainState
@@ -74,42 +64,34 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_latest_is_reported_and_the_run_goes_on_from_the_state_before(
-    tiny_lmdb: Path,
-    tiny_run: Path,
-    own_run: Path,
-    capsys: pytest.CaptureFixture[str],
-    damage: str,
-) -> None:
+    tiny_lmdb, tiny_run, own_run, damage
+):
     DAMAGES[damage](own_run / "latest.pt")
-    assert train(tiny_lmdb, own_run, "--save_every", 3) == 0
-    error = capsys.readouterr().err
-    assert damage in error
-    assert "using previous.pt" in error
+    (told,) = train(tiny_lmdb, own_run, "--save_every", 3).succeeded().told
+    assert damage in told
+    assert "using previous.pt" in told
     assert digest(own_run / "latest.pt") == digest(tiny_run / "latest.pt")
     previous = "previous.pt"
     assert (own_run / previous).read_bytes() == (tiny_run / previous).read_bytes()
 
 
-def test_a_run_with_no_undamaged_state_is_one_line_and_stays_as_it_is(
-    tiny_lmdb: Path, own_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_with_no_undamaged_state_is_one_line_and_stays_as_it_is(tiny_lmdb, own_run):
     for name in ("latest.pt", "previous.pt"):
         flip(own_run / name)
     before = hashes(own_run)
-    assert train(tiny_lmdb, own_run, "--save_every", 3) == 1
-    error = capsys.readouterr().err
-    assert "previous.pt: damaged" in error
-    assert error.count("\n") == 1
+    assert "previous.pt: damaged" in train(tiny_lmdb, own_run, "--save_every", 3).failed()
     assert hashes(own_run) == before
 
 
-def test_a_run_whose_states_are_gone_does_not_begin_anew(tiny_lmdb: Path, own_run: Path) -> None:
+def test_a_run_whose_states_are_gone_does_not_begin_anew(tiny_lmdb, own_run):
     """A new run would overwrite its snapshots and log."""
     for name in ("latest.pt", "previous.pt"):
         (own_run / name).unlink()
     before = hashes(own_run)
-    error = fork("train.py", *flags(tiny_lmdb, own_run)).failed()
-    assert "a run without latest.pt and previous.pt" in error
+    assert (
+        "a run without latest.pt and previous.pt"
+        in fork("train.py", *flags(tiny_lmdb, own_run)).failed()
+    )
     assert hashes(own_run) == before
 
 
@@ -154,7 +136,7 @@ def state_of(lmdb: Path, out: Path, **settings: object) -> TrainState:
     return TrainState(model_config(args, {}), config, torch.device("cpu"))
 
 
-def test_a_state_that_does_not_fit_is_refused_in_one_line(tiny_lmdb: Path, own_run: Path) -> None:
+def test_a_state_that_does_not_fit_is_refused_in_one_line(tiny_lmdb, own_run):
     """With moments of another shape the fused Adam would die of SIGSEGV."""
     latest = own_run / "latest.pt"
     entries = torch.load(latest, weights_only=True)
@@ -171,13 +153,10 @@ def test_a_state_that_does_not_fit_is_refused_in_one_line(tiny_lmdb: Path, own_r
         assert len(str(error.value)) < 600, number
 
 
-def test_an_unfit_state_ends_train_in_one_line(
-    tiny_lmdb: Path, own_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unfit_state_ends_train_in_one_line(tiny_lmdb, own_run):
     rewritten(own_run / "latest.pt", moments(exp_avg=torch.zeros(9999)))
     before = hashes(own_run)
-    assert train(tiny_lmdb, own_run, "--save_every", 3) == 1
-    assert "not a state of this run" in capsys.readouterr().err
+    assert "not a state of this run" in train(tiny_lmdb, own_run, "--save_every", 3).failed()
     assert hashes(own_run) == before
 
 
@@ -189,17 +168,13 @@ def test_an_unfit_state_ends_train_in_one_line(
         ("D", None),
     ],
 )  # fmt: skip
-def test_weights_to_start_from_that_are_no_network_are_refused(
-    tiny_lmdb: Path, own_run: Path, name: str, weights: object
-) -> None:
+def test_weights_to_start_from_that_are_no_network_are_refused(tiny_lmdb, own_run, name, weights):
     rewritten(own_run / "latest.pt", entry(name, weights))
     with pytest.raises(CheckpointError, match=r"^--init_from "):
         recovery.start_from(state_of(tiny_lmdb, own_run), own_run / "latest.pt", pytest.fail)
 
 
-def test_starting_from_a_run_whose_latest_is_damaged_takes_the_state_before(
-    tiny_lmdb: Path, own_run: Path
-) -> None:
+def test_starting_from_a_run_whose_latest_is_damaged_takes_the_state_before(tiny_lmdb, own_run):
     os.truncate(own_run / "latest.pt", 5000)
     told: list[str] = []
     recovery.start_from(state_of(tiny_lmdb, own_run), own_run, told.append)
@@ -219,16 +194,11 @@ NAN = ("--iterations", 12, "--save_every", 5)
 
 
 def test_a_run_that_overflows_goes_back_with_half_its_learning_rates(
-    tiny_lmdb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    tiny_lmdb, tmp_path, monkeypatch
+):
     monkeypatch.setattr(loop, "LOG_EVERY", 10)
-    before_step(monkeypatch, 7, lambda state: state.lr > 3e-4 and spoil(state))
-    out = tmp_path / "run"
-    assert train(tiny_lmdb, out, *NAN) == 0
-    told = [line for line in capsys.readouterr().err.split("\n") if "by iteration" in line]
+    out, do = tmp_path / "run", {7: lambda state: state.lr > 3e-4 and spoil(state)}
+    told = train(tiny_lmdb, out, *NAN, do=do).succeeded().told
     assert len(told) == 2  # at 0.001 and at 0.0005, not at 0.00025
     for line in told:
         assert "by iteration 10 3 steps had losses that are not finite; back at iteration 5" in line
@@ -238,20 +208,15 @@ def test_a_run_that_overflows_goes_back_with_half_its_learning_rates(
 
 
 def test_a_run_that_overflows_at_an_eighth_of_its_rates_ends_and_keeps_its_last_good_state(
-    tiny_lmdb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    tiny_lmdb, tmp_path, monkeypatch
+):
     monkeypatch.setattr(loop, "LOG_EVERY", 10)
-    before_step(monkeypatch, 7, spoil)
     out = tmp_path / "run"
     errors = []
     for tries in (4, 1):  # a run that has ended so has no more tries
-        assert train(tiny_lmdb, out, *NAN) == 1
-        told = [line for line in capsys.readouterr().err.split("\n") if "by iteration" in line]
-        assert len(told) == tries
-        errors.append(told[-1][told[-1].index("error") :])
+        ended = train(tiny_lmdb, out, *NAN, do={7: spoil})
+        errors.append(ended.failed())
+        assert len(ended.told) == tries
     assert errors[0] == errors[1]
     for word in ("--lr", "--out", "--init_from", "the state of iteration 5 is kept"):
         assert word in errors[0]
@@ -275,7 +240,7 @@ KILL = "if state.iteration == {at} and state.lr < 6e-4: import os; os.kill(os.ge
 
 
 @pytest.mark.slow
-def test_a_lowered_learning_rate_outlasts_a_kill(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_a_lowered_learning_rate_outlasts_a_kill(tiny_lmdb, tmp_path):
     long = ("--iterations", 60, "--save_every", 25, "--sample_every", 30)
     loud = LOUD.format(more="")
     fork("train.py", *flags(tiny_lmdb, tmp_path / "whole", *long), patch=loud).succeeded()
@@ -290,7 +255,7 @@ def test_a_lowered_learning_rate_outlasts_a_kill(tiny_lmdb: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_learning_rates_far_too_high_end_in_one_line(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_learning_rates_far_too_high_end_in_one_line(tiny_lmdb, tmp_path):
     wild = ("--lr", 1, "--d_lr", 1, "--loss", "wgan-gp", "--iterations", 300, "--precision", "fp16")
     ended = fork("train.py", *flags(tiny_lmdb, tmp_path / "run", *wild, "--width", 0.25))
     assert "--lr" in ended.failed()
@@ -309,14 +274,12 @@ training.train_step = killed
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_end(
-    tiny_lmdb: Path, tiny_run: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_to_the_same_end(tiny_lmdb, tiny_run, tmp_path):
     out = tmp_path / "run"
     again = flags(tiny_lmdb, out, "--save_every", 3)
     assert fork("train.py", *again, patch=KILL_AT_5).code == -signal.SIGKILL
     assert iteration_of(out) == 3
-    assert train(tiny_lmdb, out, "--save_every", 3) == 0
+    train(tiny_lmdb, out, "--save_every", 3).succeeded()
     assert digest(out / "latest.pt") == digest(tiny_run / "latest.pt")
 
 
@@ -344,9 +307,7 @@ def assert_same_run(out: Path, expected: Path) -> None:
 
 
 @pytest.mark.slow
-def test_runs_killed_fifty_times_end_as_one_that_never_was(
-    tiny_lmdb: Path, unbroken: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_runs_killed_fifty_times_end_as_one_that_never_was(tiny_lmdb, unbroken, tmp_path):
     expected, seconds = unbroken
     moments = random.Random(0)
     kills, reached = 0, set()
@@ -400,8 +361,8 @@ training.train_step = limited
 
 @pytest.mark.slow
 def test_a_run_killed_before_each_write_and_rename_of_a_save_has_the_old_state_or_the_new(
-    tiny_lmdb: Path, unbroken: tuple[Path, float], tmp_path: Path
-) -> None:
+    tiny_lmdb, unbroken, tmp_path
+):
     out = tmp_path / "run"
     again = flags(tiny_lmdb, out, *PHASES)
     assert fork("train.py", *again, patch=KILL_IN_WRITE).code == -signal.SIGXFSZ
@@ -424,53 +385,41 @@ def test_a_run_killed_before_each_write_and_rename_of_a_save_has_the_old_state_o
 
 @pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_saves_and_ends_the_run_and_the_same_command_goes_on(
-    tiny_lmdb: Path,
-    tiny_run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    number: str,
-    code: int,
-) -> None:
+    tiny_lmdb, tiny_run, tmp_path, number, code
+):
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        before_step(patch, 4, lambda _: signal.raise_signal(signal.Signals[number]))
-        assert train(tiny_lmdb, out, "--save_every", 3) == code
-    assert "stopped at iteration 5, saved; the same command continues" in capsys.readouterr().err
+    do = {4: lambda _: signal.raise_signal(signal.Signals[number])}
+    ended = train(tiny_lmdb, out, "--save_every", 3, do=do)
+    assert ended.code == code
+    said = "train.py: stopped at iteration 5, saved; the same command continues"
+    assert ended.told == [said]
     assert iteration_of(out) == 5
-    assert train(tiny_lmdb, out, "--save_every", 3) == 0
+    train(tiny_lmdb, out, "--save_every", 3).succeeded()
     assert digest(out / "latest.pt") == digest(tiny_run / "latest.pt")
 
 
-def test_a_run_stopped_at_every_turn_of_its_growth_ends_as_one_that_never_was(
-    tiny_lmdb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def terminate(_: TrainState) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_run_stopped_at_every_turn_of_its_growth_ends_as_one_that_never_was(tiny_lmdb, tmp_path):
     phases = ("--max_size", 16, "--phase", 16, "--iterations", 20)  # a phase is of 4 iterations
     whole, out = tmp_path / "whole", tmp_path / "run"
-    assert train(tiny_lmdb, whole, *phases) == 0
+    train(tiny_lmdb, whole, *phases).succeeded()
     for at in (3, 4, 6, 8, 12, 14, 19):  # phases change at 4, 8, 12 and 16
-        with monkeypatch.context() as patch:
-            before_step(patch, at - 1, lambda _: signal.raise_signal(signal.SIGTERM))
-            assert train(tiny_lmdb, out, *phases) == 143
+        assert train(tiny_lmdb, out, *phases, do={at - 1: terminate}).code == 143
         assert iteration_of(out) == at
-    with monkeypatch.context() as patch:
-        before_step(patch, 19, lambda _: signal.raise_signal(signal.SIGTERM))
-        assert train(tiny_lmdb, out, *phases) == 0  # all is done and saved
-    assert "done: " in capsys.readouterr().out
+    ended = train(tiny_lmdb, out, *phases, do={19: terminate})
+    assert "done: " in ended.succeeded().out  # all is done and saved
     assert digest(out / "latest.pt") == digest(whole / "latest.pt")
     grid = "samples/000020.png"
     assert (out / grid).read_bytes() == (whole / grid).read_bytes()
 
 
-def test_under_nohup_a_closed_terminal_does_not_end_the_run(
-    tiny_lmdb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_under_nohup_a_closed_terminal_does_not_end_the_run(tiny_lmdb, tmp_path):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    before_step(monkeypatch, 2, lambda _: signal.raise_signal(signal.SIGHUP))
-    assert train(tiny_lmdb, tmp_path / "run") == 0
+    do = {2: lambda _: signal.raise_signal(signal.SIGHUP)}
+    train(tiny_lmdb, tmp_path / "run", do=do).succeeded()
 
 
 TWICE = """
@@ -497,7 +446,7 @@ training.train_step = slow_step
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_the_run_at_once(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_run_at_once(tiny_lmdb, tmp_path):
     ended = fork("train.py", *flags(tiny_lmdb, tmp_path / "run"), patch=TWICE)
     assert ended.code == -signal.SIGINT
     assert iteration_of(tmp_path / "run") == 0
@@ -510,9 +459,7 @@ def catches(pid: int, number: int) -> bool:
 
 
 @pytest.mark.parametrize("delay", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_ctrl_c_while_the_program_starts_is_one_line(
-    tiny_lmdb: Path, tmp_path: Path, delay: int
-) -> None:
+def test_ctrl_c_while_the_program_starts_is_one_line(tiny_lmdb, tmp_path, delay):
     starting = start(process(tiny_lmdb, tmp_path / "run", "--iterations", 10**6))
     until = time.monotonic() + 60
     while not catches(starting.pid, signal.SIGHUP) and time.monotonic() < until:
@@ -524,7 +471,7 @@ def test_ctrl_c_while_the_program_starts_is_one_line(
 
 
 @pytest.mark.slow
-def test_a_terminal_that_is_closed_saves_and_ends_the_run(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_a_terminal_that_is_closed_saves_and_ends_the_run(tiny_lmdb, tmp_path):
     out = tmp_path / "run"
     argv = process(tiny_lmdb, out, "--iterations", 10**6)
     pid, terminal = os.forkpty()
@@ -548,30 +495,22 @@ def test_a_terminal_that_is_closed_saves_and_ends_the_run(tiny_lmdb: Path, tmp_p
 # The run folder
 
 
-def test_a_second_run_in_one_folder_is_refused(
-    tiny_lmdb: Path, own_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_run_in_one_folder_is_refused(tiny_lmdb, own_run):
     before = hashes(own_run)
     with recovery.claim(own_run):
-        assert train(tiny_lmdb, own_run, "--save_every", 3) == 1
-    assert "another train.py is at work here" in capsys.readouterr().err
+        error = train(tiny_lmdb, own_run, "--save_every", 3).failed()
+    assert "another train.py is at work here" in error
     assert hashes(own_run) == before
 
 
 def test_a_run_folder_that_is_moved_away_keeps_its_state_and_goes_on_there(
-    tiny_lmdb: Path,
-    own_run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    tiny_lmdb, own_run, tmp_path
+):
     long, away = ("--save_every", 3, "--iterations", 9), tmp_path / "away"
-    with monkeypatch.context() as patch:
-        before_step(patch, 7, lambda _: own_run.rename(away))
-        assert train(tiny_lmdb, own_run, *long) == 1
-    assert "the state before is kept" in capsys.readouterr().err
+    ended = train(tiny_lmdb, own_run, *long, do={7: lambda _: own_run.rename(away)})
+    assert "the state before is kept" in ended.failed()
     assert not own_run.exists()
-    assert train(tiny_lmdb, away, *long) == 0
+    train(tiny_lmdb, away, *long).succeeded()
     assert iteration_of(away) == 9
 
 
@@ -579,27 +518,18 @@ def full(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device", "somewhere")
 
 
-def test_no_space_for_a_grid_is_reported_and_the_run_goes_on(
-    tiny_lmdb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_no_space_for_a_grid_is_reported_and_the_run_goes_on(tiny_lmdb, tmp_path, monkeypatch):
     monkeypatch.setattr("training.log.write_image", full)
-    assert train(tiny_lmdb, tmp_path / "run") == 0
-    assert capsys.readouterr().err.count("No space left on device") == 1
+    (told,) = train(tiny_lmdb, tmp_path / "run").succeeded().told
+    assert "No space left on device" in told
     assert iteration_of(tmp_path / "run") == 6
 
 
 def test_no_space_for_a_state_ends_the_run_and_keeps_the_one_before(
-    tiny_lmdb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    before_step(monkeypatch, 2, lambda _: monkeypatch.setattr(os, "fsync", full))
-    assert train(tiny_lmdb, tmp_path / "run") == 1
-    error = capsys.readouterr().err
+    tiny_lmdb, tmp_path, monkeypatch
+):
+    do = {2: lambda _: monkeypatch.setattr(os, "fsync", full)}
+    error = train(tiny_lmdb, tmp_path / "run", do=do).failed()
     assert "No space left on device; the state before is kept" in error
     assert iteration_of(tmp_path / "run") == 0
     assert not list(tmp_path.rglob("*.tmp"))
@@ -628,8 +558,8 @@ MB = 34  # of a checkpoint of a tiny run that is LARGE
 @pytest.mark.slow
 @pytest.mark.parametrize("filled", [False, True])
 def test_a_disk_too_small_or_filled_up_while_training_leaves_the_state_before(
-    tiny_lmdb: Path, tmp_path: Path, filled: bool
-) -> None:
+    tiny_lmdb, tmp_path, filled
+):
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
     length = ("--iterations", 120, "--sample_every", 10) if filled else ("--save_every", 3)
@@ -646,7 +576,7 @@ def test_a_disk_too_small_or_filled_up_while_training_leaves_the_state_before(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_run_goes_on_on_another_device(tiny_lmdb: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_on_another_device(tiny_lmdb, tmp_path):
     out = tmp_path / "run"
     for n, device in enumerate(("cpu", "cuda", "cpu"), start=1):
         more = ("--device", device, "--iterations", 3 * n)

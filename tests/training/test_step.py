@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -605,7 +604,7 @@ def test_a_run_does_not_start_from_another_width():
         new_state().start_from(wide.entries())
 
 
-def test_a_new_state_follows_from_the_seed_and_starts_with_g_as_its_average(tmp_path: Path):
+def test_a_new_state_follows_from_the_seed_and_starts_with_g_as_its_average(tmp_path):
     first, again, other = new_state(), new_state(), new_state(changed(seed=4))
     assert_same(first.entries(), again.entries())
     assert not torch.equal(first.D.conv.weight, other.D.conv.weight)

@@ -70,9 +70,7 @@ def weights(run: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_two_machines_train_what_one_does(
-    machines: list[str], tiny_lmdb: Path, tmp_path: Path
-) -> None:
+def test_two_machines_train_what_one_does(machines, tiny_lmdb, tmp_path):
     # Each has its own copy of the database and its own disk; the first alone writes.
     copies = [shutil.copytree(tiny_lmdb, tmp_path / f"faces{i}") for i in (1, 2)]
     runs = [tmp_path / f"run{i}" for i in (1, 2)]

@@ -1,15 +1,12 @@
 """What is told of a run that fails, and that nothing is of a run that does not."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from checkpoints.records import Record
-from dataset import ImageBank
 from model import Generator, ModelConfig, Stage
 from tests.support.training import digest, log_of, train
 from training import loop, watchdog
@@ -43,7 +40,7 @@ ILL: dict[str, dict[str, Any]] = {
 }
 
 
-def test_nothing_is_told_of_a_good_run() -> None:
+def test_nothing_is_told_of_a_good_run():
     assert names(records()) == []
     assert names(records(p=0.3)) == []
     assert names([]) == []
@@ -51,7 +48,7 @@ def test_nothing_is_told_of_a_good_run() -> None:
 
 
 @pytest.mark.parametrize("name", ILL)
-def test_what_is_wrong_is_told_once_with_what_to_try(name: str) -> None:
+def test_what_is_wrong_is_told_once_with_what_to_try(name):
     log = records(**ILL[name])
     (finding,) = diagnose(log, "r1")
     assert finding.name == name
@@ -64,7 +61,7 @@ def test_what_is_wrong_is_told_once_with_what_to_try(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ILL)
-def test_what_passes_is_not_told(name: str) -> None:
+def test_what_passes_is_not_told(name):
     ill, good = records(**ILL[name]), records()
     assert names(ill[: watchdog.WINDOW - 1]) == []  # too early
     assert names([*ill, *good]) == []  # over
@@ -76,7 +73,7 @@ def test_what_passes_is_not_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("figures", [{"penalty": 90.0}, {"real_logit": 5.0, "fake_logit": -7.0}])
-def test_each_sign_of_a_low_gamma_is_enough(figures: dict[str, Any]) -> None:
+def test_each_sign_of_a_low_gamma_is_enough(figures):
     assert names(records(**figures)) == ["gamma too low"]
 
 
@@ -84,18 +81,18 @@ def test_each_sign_of_a_low_gamma_is_enough(figures: dict[str, Any]) -> None:
     ("lr", "remedy"),
     [(1e-5, "ten times as much --lr"), (1e-3, "a tenth of --r1_gamma"), (3e-2, "a tenth of --lr")],
 )
-def test_the_remedy_of_a_blind_d_follows_from_its_learning_rate(lr: float, remedy: str) -> None:
+def test_the_remedy_of_a_blind_d_follows_from_its_learning_rate(lr, remedy):
     (finding,) = diagnose(records(**ILL["D sees nothing"], lr=lr), "r1")
     assert finding.sentence.endswith(f"Try {remedy}")
 
 
-def test_little_between_the_logits_is_ill_only_at_a_rate_that_never_worked() -> None:
+def test_little_between_the_logits_is_ill_only_at_a_rate_that_never_worked():
     little: dict[str, Any] = {"D_loss": 1.37, "real_logit": 0.1, "fake_logit": -0.1, "r_t": 0.15}
     assert names(records(**little, lr=3e-3)) == []  # as good runs have it at 8 px
     assert names(records(**little, lr=3e-2)) == ["D sees nothing"]
 
 
-def test_a_d_that_is_wrong_the_same_way_about_all_sees_nothing() -> None:
+def test_a_d_that_is_wrong_the_same_way_about_all_sees_nothing():
     wrong: dict[str, Any] = {
         "D_loss": 2.0,
         "real_logit": 0.2,
@@ -105,7 +102,7 @@ def test_a_d_that_is_wrong_the_same_way_about_all_sees_nothing() -> None:
     assert names(records(**wrong)) == ["D sees nothing"]
 
 
-def test_logits_of_a_critic_are_not_judged() -> None:
+def test_logits_of_a_critic_are_not_judged():
     for name in ("D has won", "gamma too high", "D sees nothing"):
         assert names(records(**ILL[name]), "wgan-gp") == []
     assert names(records(**ILL["collapse"]), "wgan-gp") == ["collapse"]
@@ -126,11 +123,11 @@ def measured(*distances: float) -> list[Record]:
         ((90, 50, 40, 40, 39.9, 39.8, 39.9, 39.7), ["nothing gained"]),  # hardly anything
     ],
 )
-def test_half_a_run_without_a_gain_is_told(distances: tuple[float, ...], expected: list) -> None:
+def test_half_a_run_without_a_gain_is_told(distances, expected):
     assert names(measured(*distances)) == expected
 
 
-def test_the_mean_distance_is_that_of_two_images() -> None:
+def test_the_mean_distance_is_that_of_two_images():
     images = torch.zeros(3, 3, 16, 16)
     images[0] = 1.0
     # Of three pairs two are a whole image of ones apart; at 8 px that is sqrt(3 * 64).
@@ -142,9 +139,7 @@ def test_the_mean_distance_is_that_of_two_images() -> None:
     assert mean_distance(checks, 16) > 0
 
 
-def test_variety_is_one_for_photos_and_none_for_one_picture(
-    tiny_bank: Callable[[int], ImageBank], red_bank: ImageBank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variety_is_one_for_photos_and_none_for_one_picture(tiny_bank, red_bank, monkeypatch):
     G = Generator(ModelConfig(16, 0.03, 16, 16, 2))
     bank, stage = tiny_bank(16), Stage(16, 1.0)
     variety = Variety(bank, G, seed=0)
@@ -158,12 +153,7 @@ def test_variety_is_one_for_photos_and_none_for_one_picture(
     assert Variety(red_bank, G, seed=0).measure(G, Stage(8, 1.0), torch.float32) is None
 
 
-def test_a_run_that_fails_says_so_once_and_goes_on(
-    tiny_lmdb: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_run_that_fails_says_so_once_and_goes_on(tiny_lmdb, tmp_path, monkeypatch):
     """D learns fast and G not at all; a run that goes on does not tell it again."""
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
     monkeypatch.setattr(watchdog, "D_WINS", 0.5)
@@ -171,18 +161,15 @@ def test_a_run_that_fails_says_so_once_and_goes_on(
     out, broken = tmp_path / "run", tmp_path / "broken"
     flags = ["--width", "0.03", "--init_size", "8"]
     flags += ["--lr", "1e-6", "--d_lr", "0.01", "--r1_gamma", "0"]
-    assert train(tiny_lmdb, out, *flags, "--iterations", "40") == 0
-    errors = capsys.readouterr().err
-    assert errors.count("train.py: D has won: its loss is 0.") == 1
-    assert "! D has won" in errors
+    ended = train(tiny_lmdb, out, *flags, "--iterations", 40).succeeded()
+    assert len([line for line in ended.told if "D has won: its loss is 0." in line]) == 1
+    assert "! D has won" in ended.err
     log = log_of(out)
     (at,) = [record["iteration"] for record in log if "findings" in record]
     assert at >= 2 * watchdog.WINDOW
-    assert train(tiny_lmdb, broken, *flags, "--iterations", str(at)) == 0
-    capsys.readouterr()
-    assert train(tiny_lmdb, broken, *flags, "--iterations", "40") == 0
-    errors = capsys.readouterr().err
-    assert "train.py: D has won" not in errors
-    assert "! D has won" in errors
+    train(tiny_lmdb, broken, *flags, "--iterations", at).succeeded()
+    ended = train(tiny_lmdb, broken, *flags, "--iterations", 40).succeeded()
+    assert not [line for line in ended.told if "D has won" in line]
+    assert "! D has won" in ended.err
     assert [r.get("findings") for r in log_of(broken)] == [r.get("findings") for r in log]
     assert digest(broken / "latest.pt") == digest(out / "latest.pt")
