@@ -1,6 +1,5 @@
 """The commands of the READMEs, as they are given there: from photos to pictures."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -87,17 +86,3 @@ def test_every_command_of_the_readme_runs(folder, readme):
 def test_both_readmes_give_as_many_commands():
     first, second = (len(commands(readme)) for readme in READMES)
     assert first == second >= 5
-
-
-@pytest.mark.slow
-def test_photos_become_faces(folder):
-    run("python prepare_data.py PHOTOS road.lmdb --workers 1", folder)
-    assert {"data.mdb", "report.csv", "contact_sheet.jpg"} <= set(os.listdir(folder / "road.lmdb"))
-    told = run("python train.py road.lmdb --init_size 32 --max_size 64", folder)
-    assert "24 images" in told
-    assert "32-64 px" in told
-    run("python generate.py runs/road --n_row 2 --n_col 3 --out pictures", folder)
-    with Image.open(folder / "pictures" / "sample.png") as sheet:
-        assert sheet.width > 3 * 64
-        assert sheet.height > 2 * 64
-        assert len(sheet.getcolors(maxcolors=2**24) or []) > 100
