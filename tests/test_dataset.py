@@ -266,6 +266,22 @@ def test_damaged_meta_is_refused(tmp_path: Path, meta: bytes) -> None:
     assert "damaged" in refused(path)
 
 
+ODD_METAS: list[dict[str, object]] = [
+    {"sizes": []}, {"sizes": 16}, {"sizes": ["16"]}, {"sizes": [16.0]}, {"sizes": [10**30]},
+    {"sizes": {"16": 1}}, {"sizes": None}, {"format": 10**400}, {"format": "x" * 10**5},
+    {"count": "24"},
+]  # fmt: skip
+
+
+def test_meta_of_other_types_or_nested_without_end_is_refused_briefly(tmp_path: Path) -> None:
+    path = ours(tmp_path / "a.lmdb")
+    meta = json.loads(entries(path)["meta"])
+    odd = [json.dumps({**meta, **more}).encode() for more in ODD_METAS]
+    for content in (*odd, b"[" * 10**5, b"null", b""):
+        change(path, "meta", content)
+        assert len(refused(path)) < 600
+
+
 def test_a_later_format_is_refused_by_its_number(tmp_path: Path) -> None:
     path = ours(tmp_path / "a.lmdb")
     meta = json.loads(entries(path)["meta"])

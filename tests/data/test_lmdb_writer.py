@@ -106,6 +106,14 @@ def test_a_link_to_a_database_stays_a_link(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a.lmdb"]
 
 
+def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".a.lmdb.tmp").mkdir()
+    (tmp_path / ".a.lmdb.tmp" / "data.mdb").write_bytes(b"half")
+    with Writer(tmp_path / "a.lmdb", [16], ["s"]) as writer:
+        writer.add([b"x"], b"n", 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.lmdb"]
+
+
 def test_two_writers_of_one_database_are_refused(tmp_path: Path) -> None:
     with Writer(tmp_path / "a.lmdb", [16], ["s"]) as writer:
         writer.add([jpeg(0)], b"n", 0)
