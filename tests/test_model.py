@@ -391,7 +391,7 @@ def test_the_minibatch_deviation_of_equal_images_is_nothing():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 8])
-def test_no_logit_depends_on_another_lot(n):
+def test_no_logit_depends_on_the_other_set_of_a_batch(n):
     D = Discriminator(CONFIG).requires_grad_(False)
     with torch.no_grad():
         one, other = torch.randn(2, n, 3, 32, 32)

@@ -310,7 +310,7 @@ MODEL = asdict(CONFIG)
         *({**MODEL, "mapping_layers": n} for n in (60_000, 10**6)),
     ],
 )  # fmt: skip
-def test_a_config_that_cannot_be_is_refused(tmp_path, model):
+def test_an_impossible_config_is_refused(tmp_path, model):
     assert "unusable model config" in refused(forge(tmp_path / "a.pt", model=model))
 
 

@@ -68,10 +68,6 @@ def test_a_fade_is_that_of_the_official_code(pictures, alpha):
     torch.testing.assert_close(fade(pictures, alpha), official_fade(pictures, 1 - alpha))
 
 
-def test_a_fade_keeps_every_coarse_pixel(pictures):
-    torch.testing.assert_close(shrink(fade(pictures, 0.3), 8), halve(pictures))
-
-
 def test_a_grid_puts_each_image_where_it_should_be():
     n_col, gap, size = 3, 2, 4
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, size, size) * 40

@@ -20,14 +20,14 @@ def _seed() -> None:
 
 
 def kernels_over_blocks(weight: Tensor) -> Tensor:
-    """`spread` by its definition: the sum of the four places of a 3 x 3 kernel in a 4 x 4 one."""
+    """Return the sum of a 3 x 3 kernel at its four places in a 4 x 4 one."""
     return sum(
         F.pad(weight, (right, 1 - right, down, 1 - down)) for right in (0, 1) for down in (0, 1)
     )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_kernels_are_spread_over_blocks_both_ways(layout):
+def test_kernels_are_fused_with_resampling_both_ways(layout):
     weight = torch.randn(5, 4, 3, 3).contiguous(memory_format=layout).requires_grad_()
     expected = kernels_over_blocks(weight) * 0.3
     direction = torch.randn(5, 4, 4, 4)
@@ -41,7 +41,7 @@ def test_kernels_are_spread_over_blocks_both_ways(layout):
         torch.testing.assert_close(ours, gradient)
 
 
-def test_spread_kernels_lie_as_convolutions_want_them():
+def test_fused_kernels_have_the_layout_that_convolutions_want():
     weight = torch.randn(8, 4, 3, 3).contiguous(memory_format=torch.channels_last)
     for kernels in (fuse_down(weight, 1.0, torch.bfloat16), fuse_up(weight, 1.0, torch.bfloat16)):
         assert kernels.is_contiguous(memory_format=torch.channels_last)

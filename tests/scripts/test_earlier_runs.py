@@ -1,4 +1,4 @@
-"""What earlier versions wrote opens and goes on: a database, a run folder, a file of styles.
+"""What earlier versions wrote can still be used: a database, a run folder, a file of styles.
 
 tests/fixtures/run_of_2026.zip holds one of each, made of drawn faces of 16 px: 60 iterations with
 --more_ema and --augment ada, and the sample grid that generate.py drew of it then.

@@ -185,7 +185,7 @@ def test_defaults_are_the_ones_promised(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "lr"), [("1", 0.001), ("0.25", 0.002), ("0.0625", 0.004)])
-def test_narrow_networks_take_longer_steps_unless_told(width, lr):
+def test_narrow_networks_take_longer_steps_unless_lr_is_given(width, lr):
     def rates(*flags: str, **before: float) -> tuple[float, float]:
         args = script.parse_args(["faces.lmdb", "--width", width, *flags])
         config = train_config(args, CPU, before)
@@ -208,7 +208,7 @@ def test_growth_begins_at_8_px_unless_asked_or_begun_otherwise(last, first):
     assert begun(init_size=4) == 4  # a run that goes on
 
 
-def test_a_longer_name_of_the_lmdb_and_a_slash_at_its_end_give_the_same_run(tmp_path):
+def test_a_slash_at_the_end_of_the_lmdb_does_not_change_the_run_folder(tmp_path):
     assert script.parse_args([f"{tmp_path}/faces.lmdb/"]).out == Path("runs/faces")
 
 
@@ -222,7 +222,9 @@ def test_a_longer_name_of_the_lmdb_and_a_slash_at_its_end_give_the_same_run(tmp_
         (["--hours", 1], "--hours plans the number of --iterations"),
     ],
 )
-def test_flags_that_cannot_be_had_are_one_line_and_make_nothing(tiny_lmdb, tmp_path, given, words):
+def test_flags_that_do_not_go_together_are_one_line_and_make_nothing(
+    tiny_lmdb, tmp_path, given, words
+):
     assert words in train(tiny_lmdb, tmp_path / "run", *given).failed(2)
     assert list(tmp_path.iterdir()) == []
 

@@ -115,7 +115,7 @@ def test_greys_stay_grey_and_only_their_level_changes():
     assert tinted.std() > 0.05
 
 
-def test_the_mean_of_reals_can_be_had_back_from_what_d_is_shown():
+def test_the_mean_of_reals_can_be_recovered_from_what_d_is_shown():
     # What D sees on average is a linear function of the mean picture. If that function can be
     # inverted, two sets that D cannot tell apart have one mean (ADA, app. C; Bora et al. 2018).
     side, n = 5, 6000

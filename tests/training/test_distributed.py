@@ -127,7 +127,7 @@ def test_one_process_alone_waits_for_nobody():
     assert (distributed.maximum(3, torch.device("cpu")), distributed.from_first("x")) == (3, "x")
 
 
-def test_the_parts_make_up_the_batch(monkeypatch):
+def test_the_rows_of_all_processes_make_up_the_batch(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     rows = []
     for rank in range(3):

@@ -1,6 +1,5 @@
 """Losses against torch's own, penalties against values known from analysis."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -123,11 +122,6 @@ def test_relativistic_losses_do_not_care_where_zero_is():
     torch.testing.assert_close(shifted, R1_R2.g_loss(fake, lambda: real))
 
 
-def test_r1_and_r2_of_a_linear_d_are_twice_the_square_of_its_slope():
-    a, x = torch.randn(3, 4, 4, dtype=torch.float64), points()
-    torch.testing.assert_close(penalty_of(R1_R2, partial(linear, a), x), 2 * a.square().sum())
-
-
 def test_r1_and_r2_are_the_sum_of_the_penalties_of_reals_and_fakes():
     def D(x: Tensor) -> Tensor:
         return x.flatten(1).pow(3).sum(dim=1)
@@ -197,9 +191,3 @@ def test_the_wgan_penalty_is_taken_between_reals_and_fakes():
     torch.testing.assert_close(seen[0][0], reals[0])
     torch.testing.assert_close(seen[0][1], 0.75 * reals[1] + 0.25 * fakes[1])
     torch.testing.assert_close(seen[0][2], fakes[2])
-
-
-def test_two_equal_logits_of_zero_cost_a_coin_toss():
-    zero = torch.zeros(4)
-    assert R1.d_loss(zero, zero).item() == pytest.approx(2 * math.log(2))
-    assert R1.g_loss(zero, never).item() == pytest.approx(math.log(2))

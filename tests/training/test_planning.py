@@ -1,4 +1,4 @@
-"""A run that is given hours: what is planned, that it ends on time, that it goes on exactly."""
+"""A run that is given hours is planned, ends on time and resumes exactly."""
 
 import argparse
 import random
@@ -99,7 +99,7 @@ def test_more_time_gives_wider_networks_and_larger_batches(plan, monkeypatch):
     assert plan("--hours", "500").width == 0.125
 
 
-def test_what_is_given_stays(plan):
+def test_a_plan_keeps_the_flags_that_are_given(plan):
     flags = ["--width", "0.5", "--batch", "12", "--phase", "1000", "--init_size", "16"]
     made = plan("--hours", "1", *flags)
     assert (made.width, made.batch, made.phase) == (0.5, 12, 1000)
@@ -111,7 +111,7 @@ def test_what_is_given_stays(plan):
     assert plan("--hours", "0.02", "--max_size", "16").init_size == 16
 
 
-def test_what_is_planned_is_what_runs_and_goes_on(monkeypatch):
+def test_a_plan_is_what_runs_and_what_a_resumed_run_keeps(monkeypatch):
     monkeypatch.setattr(planning, "Trial", Priced)
     bank: Any = argparse.Namespace(count=5000, device=torch.device("cpu"))
 
@@ -189,7 +189,7 @@ def test_a_run_as_fast_as_planned_keeps_its_end():
         assert gone_on.on_time(nimg, 1e6) == 1000
 
 
-def test_a_plan_is_told_in_a_few_lines():
+def test_a_plan_is_printed_in_a_few_lines():
     args = arguments("--hours", "2")
     bank: Any = argparse.Namespace(device=torch.device("cpu"))
     made = planning.Plan(8, 0.125, 16, 10_000, 30_000, COSTS)
@@ -241,7 +241,7 @@ def test_a_run_cannot_be_given_other_hours(tiny_lmdb, tmp_path):
 
 
 @pytest.mark.parametrize("hours", [["--hours", "1"], []])
-def test_a_dry_run_tells_time_and_memory_and_makes_nothing(tiny_lmdb, tmp_path, hours):
+def test_a_dry_run_prints_time_and_memory_and_makes_nothing(tiny_lmdb, tmp_path, hours):
     small = ["--width", "0.03", "--batch", "4", "--dry_run"]
     lines = run(tiny_lmdb, tmp_path / "run", *small, *hours).succeeded().out.splitlines()
     assert [line.split()[0] for line in lines] == ["plan:", "px", "4", "8", "memory:"]
@@ -257,7 +257,7 @@ def test_impossible_hours_are_one_line_and_make_nothing(tiny_lmdb, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_batch_that_does_not_fit_is_told_before_it_is_tried(monkeypatch):
+def test_a_batch_that_does_not_fit_is_refused_before_it_is_tried(monkeypatch):
     peaks = iter((1.0, 1.5))
     monkeypatch.setattr(planning, "memory_gb", lambda _: next(peaks))
     monkeypatch.setattr(planning, "free_bytes", lambda _: 2 * 2**30)

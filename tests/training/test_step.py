@@ -111,7 +111,7 @@ def gradients(network: torch.nn.Module) -> list[Tensor]:
     ],
 )
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_resumed_run_is_the_run_that_never_stopped(
+def test_a_resumed_run_equals_one_that_never_stopped(
     tiny_bank, tmp_path, monkeypatch, loss, precision, augment, stop
 ):
     """Four steps, the first two at 4 px and the others fading in 8 px; bit for bit."""
@@ -264,7 +264,7 @@ def test_precision_is_that_of_convolutions_but_penalties_are_never_in_float16(ti
     assert {p.dtype for p in [*state.G.parameters(), *state.D.parameters()]} == {full}
 
 
-def test_figures_are_tensors_that_hold_no_graph(tiny_bank):
+def test_the_stats_of_a_step_are_tensors_without_a_graph(tiny_bank):
     stats = train_step(new_state(), SETTINGS, tiny_bank(8))
     assert stats.keys() == {"D_loss", "G_loss", "penalty", "real_logit", "fake_logit", "r_t"}
     assert all(value.dim() == 0 and not value.requires_grad for value in stats.values())
@@ -465,7 +465,7 @@ def test_g_learns_through_the_augmentation(tiny_bank):
     assert not torch.allclose(fakes.grad, plain.grad)
 
 
-def test_p_rises_in_a_run_whose_d_is_sure_and_is_told_with_r_t(red_bank, monkeypatch):
+def test_p_rises_in_a_run_whose_d_is_sure_and_is_logged_with_r_t(red_bank, monkeypatch):
     monkeypatch.setattr("training.augment.WINDOW", 8)
     config = changed(augment="ada", init_size=8, d_lr=0.003, batch=8, lr=1e-6)
     state = new_state(config)
@@ -539,7 +539,7 @@ def test_a_run_starts_from_a_larger_one_with_the_layers_it_needs(tiny_bank):
         assert torch.equal(value, large.G.state_dict()[key])
 
 
-def test_a_run_starts_from_a_snapshot_and_tells_that_d_is_new(tiny_bank):
+def test_a_run_starts_from_a_snapshot_and_reports_that_d_is_new(tiny_bank):
     old = trained(SETTINGS, tiny_bank, 3)
     state, untouched = new_state(changed(seed=8)), new_state(changed(seed=8))
     assert state.start_from({"G_ema": old.entries()["G_ema"]}) == ["D"]

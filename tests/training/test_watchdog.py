@@ -1,4 +1,4 @@
-"""What is told of a run that fails, and that nothing is of a run that does not."""
+"""Runs that fail are diagnosed, and runs that do not are left alone."""
 
 from dataclasses import replace
 from typing import Any
@@ -40,7 +40,7 @@ ILL: dict[str, dict[str, Any]] = {
 }
 
 
-def test_nothing_is_told_of_a_good_run():
+def test_a_good_run_has_no_findings():
     assert names(records()) == []
     assert names(records(p=0.3)) == []
     assert names([]) == []
@@ -48,7 +48,7 @@ def test_nothing_is_told_of_a_good_run():
 
 
 @pytest.mark.parametrize("name", ILL)
-def test_what_is_wrong_is_told_once_with_what_to_try(name):
+def test_each_failure_is_found_once_and_comes_with_a_remedy(name):
     log = records(**ILL[name])
     (finding,) = diagnose(log, "r1")
     assert finding.name == name
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_told_once_with_what_to_try(name):
 
 
 @pytest.mark.parametrize("name", ILL)
-def test_what_passes_is_not_told(name):
+def test_what_is_over_soon_is_no_finding(name):
     ill, good = records(**ILL[name]), records()
     assert names(ill[: watchdog.WINDOW - 1]) == []  # too early
     assert names([*ill, *good]) == []  # over
@@ -86,7 +86,7 @@ def test_the_remedy_of_a_blind_d_follows_from_its_learning_rate(lr, remedy):
     assert finding.sentence.endswith(f"Try {remedy}")
 
 
-def test_little_between_the_logits_is_ill_only_at_a_rate_that_never_worked():
+def test_close_logits_are_a_finding_only_at_a_rate_that_never_worked():
     little: dict[str, Any] = {"D_loss": 1.37, "real_logit": 0.1, "fake_logit": -0.1, "r_t": 0.15}
     assert names(records(**little, lr=3e-3)) == []  # as good runs have it at 8 px
     assert names(records(**little, lr=3e-2)) == ["D sees nothing"]
@@ -123,7 +123,7 @@ def measured(*distances: float) -> list[Record]:
         ((90, 50, 40, 40, 39.9, 39.8, 39.9, 39.7), ["nothing gained"]),  # hardly anything
     ],
 )
-def test_half_a_run_without_a_gain_is_told(distances, expected):
+def test_half_a_run_without_a_gain_is_a_finding(distances, expected):
     assert names(measured(*distances)) == expected
 
 
