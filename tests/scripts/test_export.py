@@ -213,7 +213,7 @@ def test_a_signal_leaves_no_pictures_and_one_line(
         process.send_signal(number)
         ended = end(process)
         assert ended.code == code
-        assert ended.told == ["export.py: interrupted; finished exports stay"]
+        assert ended.messages == ["export.py: interrupted; finished exports stay"]
         assert list(tmp_path.iterdir()) == []
 
 

@@ -393,7 +393,7 @@ def test_a_signal_leaves_whole_pictures_and_one_line(small: Path, tmp_path: Path
         ended = end(process)
         assert ended.code == code
         expected = [] if code == -9 else ["generate.py: interrupted; finished pictures stay"]
-        assert ended.told == expected
+        assert ended.messages == expected
         made = sorted(out.glob("seed*.png"))
         assert len(made) > 50
         assert all(is_whole(path) for path in made)

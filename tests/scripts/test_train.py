@@ -122,14 +122,14 @@ def test_the_same_command_after_the_end_says_done_and_changes_nothing(tiny_lmdb,
 def test_a_longer_run_says_what_changed_and_keeps_its_growth(tiny_lmdb, own_run):
     phase = config_of(own_run)["phase"]
     longer = ("--save_every", 4, "--iterations", 9)
-    (told,) = train(tiny_lmdb, own_run, *longer).succeeded().told
+    (told,) = train(tiny_lmdb, own_run, *longer).succeeded().messages
     assert told.startswith("train.py: going on with ")
     assert "iterations 9 (was 6)" in told
     assert "save_every 4 (was 3)" in told
     assert config_of(own_run)["phase"] == phase
     assert iteration_of(own_run) == 9
     moved = own_run.rename(own_run.with_name("moved"))
-    assert train(tiny_lmdb, moved, *longer).succeeded().told == []
+    assert train(tiny_lmdb, moved, *longer).succeeded().messages == []
 
 
 @pytest.mark.parametrize(

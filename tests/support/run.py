@@ -1,4 +1,4 @@
-"""Runs the scripts as a user does, under a fault, and tells how they ended.
+"""Runs the scripts as a user does, also under a fault, and returns how they ended.
 
 `run` starts a new Python, which takes seconds to import torch. `fork` runs the same script, as
 __main__ too, in a process forked from one that has torch imported already (see `serve`).
@@ -50,17 +50,17 @@ class Ended:
     peak: float = 0.0
 
     @property
-    def told(self) -> list[str]:
+    def messages(self) -> list[str]:
         """Return the lines on stderr, without the progress bar."""
         pieces = [piece.rstrip() for piece in re.split("[\r\n]", self.err)]
         return [piece for piece in pieces if piece and not BAR.match(piece)]
 
     @property
     def error(self) -> str:
-        """Return the one line of error on stderr; all other lines must be told by the script."""
-        errors = [line for line in self.told if ": error: " in line]
+        """Return the one error line on stderr; other lines must begin with the script's name."""
+        errors = [line for line in self.messages if ": error: " in line]
         assert len(errors) == 1, self.err
-        assert all(re.match(r"\w+\.py: ", line) for line in self.told), self.err
+        assert all(re.match(r"\w+\.py: ", line) for line in self.messages), self.err
         return errors[0]
 
     def failed(self, code: int = 1) -> str:
@@ -69,9 +69,9 @@ class Ended:
         return self.error
 
     def succeeded(self) -> Ended:
-        """Return self, which ended well and told no error."""
+        """Return self; fails unless the script ended with 0 and without an error line."""
         assert self.code == 0, (self.code, self.out, self.err)
-        assert not [line for line in self.told if not re.match(r"\w+\.py: ", line)]
+        assert not [line for line in self.messages if not re.match(r"\w+\.py: ", line)]
         assert ": error: " not in self.err
         return self
 
@@ -172,6 +172,7 @@ def forks() -> subprocess.Popen[str]:
 def serve() -> None:
     """Run each script that is asked for on stdin in a fork of this process, one after the other."""
     sys.path.insert(0, str(ROOT))
+    # Not training.loop and its like, which import by name what tests patch before they run.
     for module in (
         "torch._dynamo",
         "dataset",

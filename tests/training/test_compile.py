@@ -61,7 +61,7 @@ SAID = "train.py: torch.compile finds no compiler here; going on without it"
 def test_where_nothing_can_be_compiled_training_goes_on(tiny_lmdb, tmp_path, monkeypatch):
     monkeypatch.setattr("training.loop.can_compile", lambda device: False)
     ended = train(tiny_lmdb, tmp_path / "run", "--iterations", 1, "--compile", "on").succeeded()
-    assert ended.told == [SAID]
+    assert ended.messages == [SAID]
 
 
 @pytest.mark.slow
@@ -69,4 +69,4 @@ def test_a_missing_compiler_is_noticed(tiny_lmdb, tmp_path):
     given = flags(tiny_lmdb, tmp_path / "run", "--max_size", 4, "--iterations", 1)
     env = {**ENV, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     ended = run(command("train.py", *given, "--compile", "on"), env=env).succeeded()
-    assert ended.told == [SAID]
+    assert ended.messages == [SAID]

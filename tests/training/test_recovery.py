@@ -66,7 +66,7 @@ def test_a_damaged_latest_is_reported_and_the_run_goes_on_from_the_state_before(
     tiny_lmdb, tiny_run, own_run, damage
 ):
     DAMAGES[damage](own_run / "latest.pt")
-    (told,) = train(tiny_lmdb, own_run, "--save_every", 3).succeeded().told
+    (told,) = train(tiny_lmdb, own_run, "--save_every", 3).succeeded().messages
     assert damage in told
     assert "using previous.pt" in told
     assert digest(own_run / "latest.pt") == digest(tiny_run / "latest.pt")
@@ -193,7 +193,7 @@ def test_a_run_that_overflows_goes_back_with_half_its_learning_rates(
 ):
     monkeypatch.setattr(loop, "LOG_EVERY", 10)
     out, do = tmp_path / "run", {7: lambda state: state.lr > 3e-4 and spoil(state)}
-    told = train(tiny_lmdb, out, *NAN, do=do).succeeded().told
+    told = train(tiny_lmdb, out, *NAN, do=do).succeeded().messages
     assert len(told) == 2  # at 0.001 and at 0.0005, not at 0.00025
     for line in told:
         assert "by iteration 10 3 steps had losses that are not finite; back at iteration 5" in line
@@ -211,7 +211,7 @@ def test_a_run_that_overflows_at_an_eighth_of_its_rates_ends_and_keeps_its_last_
     for tries in (4, 1):  # a run that has ended so has no more tries
         ended = train(tiny_lmdb, out, *NAN, do={7: spoil})
         errors.append(ended.failed())
-        assert len(ended.told) == tries
+        assert len(ended.messages) == tries
     assert errors[0] == errors[1]
     for word in ("--lr", "--out", "--init_from", "the state of iteration 5 is kept"):
         assert word in errors[0]
@@ -382,7 +382,7 @@ def test_a_signal_saves_and_ends_the_run_and_the_same_command_goes_on(
     ended = train(tiny_lmdb, out, "--save_every", 3, do=do)
     assert ended.code == code
     said = "train.py: stopped at iteration 5, saved; the same command continues"
-    assert ended.told == [said]
+    assert ended.messages == [said]
     assert iteration_of(out) == 5
     train(tiny_lmdb, out, "--save_every", 3).succeeded()
     assert digest(out / "latest.pt") == digest(tiny_run / "latest.pt")
@@ -440,7 +440,7 @@ def test_ctrl_c_while_the_program_starts_is_one_line(tiny_lmdb, tmp_path, delay)
     time.sleep(delay)
     starting.send_signal(signal.SIGINT)
     ended = end(starting)
-    assert (ended.code, len(ended.told)) == (130, 1), ended
+    assert (ended.code, len(ended.messages)) == (130, 1), ended
 
 
 @pytest.mark.slow
@@ -493,7 +493,7 @@ def full(*_: object, **__: object) -> None:
 
 def test_no_space_for_a_grid_is_reported_and_the_run_goes_on(tiny_lmdb, tmp_path, monkeypatch):
     monkeypatch.setattr("training.log.write_image", full)
-    (told,) = train(tiny_lmdb, tmp_path / "run").succeeded().told
+    (told,) = train(tiny_lmdb, tmp_path / "run").succeeded().messages
     assert "No space left on device" in told
     assert iteration_of(tmp_path / "run") == 6
 
@@ -538,8 +538,8 @@ def test_a_disk_that_fills_up_while_training_leaves_the_state_before(tiny_lmdb, 
     filling = [*keep, python, "-c", FILL.format(disk=disk), *argv]
     ended = run(on_small_disk(disk, 2.5 * MB, filling))
     assert "No space left" in ended.failed()
-    assert len(ended.told) == 2  # of log and grids, and of the state
-    assert "training goes on" in ended.told[0]
+    assert len(ended.messages) == 2  # of log and grids, and of the state
+    assert "training goes on" in ended.messages[0]
     assert iteration_of(kept) == 0
     assert not list(kept.rglob("*.tmp"))
 

@@ -162,14 +162,14 @@ def test_a_run_that_fails_says_so_once_and_goes_on(tiny_lmdb, tmp_path, monkeypa
     flags = ["--width", "0.03", "--init_size", "8"]
     flags += ["--lr", "1e-6", "--d_lr", "0.01", "--r1_gamma", "0"]
     ended = train(tiny_lmdb, out, *flags, "--iterations", 40).succeeded()
-    assert len([line for line in ended.told if "D has won: its loss is 0." in line]) == 1
+    assert len([line for line in ended.messages if "D has won: its loss is 0." in line]) == 1
     assert "! D has won" in ended.err
     log = log_of(out)
     (at,) = [record["iteration"] for record in log if "findings" in record]
     assert at >= 2 * watchdog.WINDOW
     train(tiny_lmdb, broken, *flags, "--iterations", at).succeeded()
     ended = train(tiny_lmdb, broken, *flags, "--iterations", 40).succeeded()
-    assert not [line for line in ended.told if "D has won" in line]
+    assert not [line for line in ended.messages if "D has won" in line]
     assert "! D has won" in ended.err
     assert [r.get("findings") for r in log_of(broken)] == [r.get("findings") for r in log]
     assert digest(broken / "latest.pt") == digest(out / "latest.pt")
