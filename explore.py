@@ -34,7 +34,9 @@ def parser() -> Parser:
     add("--host", default="127.0.0.1", metavar="ADDRESS", help=host)
     add("--port", type=integer(1, 65535), default=7860, metavar="N", help="port to listen on")
     add("--share", action="store_true", help="also make a public link, as in Colab")
-    add("--steps", type=integer(1, 10_000), default=STEPS, metavar="N", help="to find a photo")
+    add(
+        "--steps", type=integer(1, 10_000), default=STEPS, metavar="N", help="of projecting a photo"
+    )
     add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     return made
 

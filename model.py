@@ -54,7 +54,7 @@ class ModelConfig:
 
         The paper has 512 numbers and eight layers at any width. But a style moves with each step
         of Adam in proportion to the length of w, and more layers make the w of all z more alike:
-        both kept short runs from learning shapes (doc/decisions.md, "Recipe").
+        both kept short runs from learning shapes (doc/quality_history.md).
         """
         dim = w_dim or max(1, round(512 * width))
         return cls(resolution, width, dim, dim, layers or 2)
@@ -68,10 +68,14 @@ class ModelConfig:
         """Return 4, 8, ... up to the largest resolution."""
         return [1 << n for n in range(2, self.resolution.bit_length())]
 
+    def layers_up_to(self, resolution: int) -> list[int]:
+        """Return the resolution of each layer that is in use: two of 4 px, two of 8 px, ..."""
+        return [r for r in self.resolutions if r <= resolution for _ in range(2)]
+
     @property
     def num_ws(self) -> int:
-        """Return the number of layers that take a style: two at each resolution."""
-        return 2 * len(self.resolutions)
+        """Return the number of layers, each of which takes a style."""
+        return len(self.layers_up_to(self.resolution))
 
 
 class Dense(nn.Module):
@@ -273,9 +277,7 @@ class Generator(nn.Module):
         """Return normal noise [n, 1, r, r] for each layer up to `resolution`, on rng's device."""
         return [
             torch.randn(n, 1, r, r, generator=rng, device=rng.device)
-            for r in self.config.resolutions
-            if r <= resolution
-            for _ in range(2)
+            for r in self.config.layers_up_to(resolution)
         ]
 
     @torch.no_grad()

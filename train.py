@@ -46,10 +46,10 @@ def make_parser() -> Parser:
     add("--init_from", type=Path, metavar="CKPT", help="start from the weights of another run")
     add("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     precision = ["auto", "fp32", "bf16", "fp16"]
-    add("--precision", default="auto", choices=precision, help="of convolutions; auto: fastest")
+    add("--precision", default="auto", choices=precision, help="of convolutions; auto: the fastest")
     compiling = "fuse what follows the convolutions, which takes a minute once; auto: on a GPU"
     add("--compile", default="auto", choices=["auto", "on", "off"], help=compiling)
-    add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all randomness")
+    add("--seed", type=integer(0, MAX_SEED), default=0, metavar="N", help="of all random numbers")
     add = parser.add_argument_group("schedule").add_argument
     first = f"first resolution, which growth doubles (default: {FIRST_SIZE}; --hours may choose 32)"
     add("--init_size", type=resolution, metavar="PX", help=first)

@@ -200,7 +200,7 @@ def check_archive(path: Path, file: IO[bytes]) -> None:
     except Exception as error:  # zipfile lets errors of many kinds through
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint; expected a file that train.py wrote. "
-            "In a run folder, previous.pt is the one before"
+            "In a run folder, previous.pt is the state before it"
         ) from error
     if damaged:
         raise CheckpointError(
@@ -243,7 +243,7 @@ def load_discriminator(path: Path, entries: dict[str, Any], G: Generator) -> Cri
         return None
     with torch.device("meta"):
         D = make_critic(G.config)
-    difference = first_difference(D, weights) if isinstance(weights, dict) else "D is no dict"
+    difference = first_difference(D, weights) if isinstance(weights, dict) else "D is not a dict"
     if difference:
         raise CheckpointError(f"{path}: {difference}")
     D = D.to_empty(device=G.w_avg.device)

@@ -12,10 +12,11 @@ from common.files import read_regular
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the log; None is what it does not hold. Most are of steps, some of swd or end.
+    """One line of the log; a field is None if the line lacks it.
 
-    Losses, logits of D on photos and samples, r_t (how sure D is of photos), the gradient penalty
-    without its weight, and p of augmentation are means over the steps since the line before.
+    Most lines are of training steps, some hold `swd` or `end` alone. Losses, logits of D on photos
+    and samples, r_t (how sure D is of photos), the gradient penalty without its weight, and p of
+    augmentation are means over the steps since the line before.
     """
 
     iteration: int

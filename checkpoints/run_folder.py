@@ -62,15 +62,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not os.path.lexists(path):
         return {}
+    cure = "Restore it, or take another run folder"
     try:
         stored = json.loads(read_regular(path))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {cure}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); give another --out") from error
+        raise UserError(f"{path}: damaged ({error}). {cure}") from error
     phase = stored.get("phase") if isinstance(stored, dict) else None
     if type(phase) is not int or phase < 1:
-        raise UserError(f"{path}: not of a run ({brief(stored)}); give another --out")
+        raise UserError(f"{path}: not the settings of a run ({brief(stored)}). {cure}")
     return {**EARLIER, **stored}
 
 

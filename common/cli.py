@@ -86,9 +86,9 @@ def run_script(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` is one of the several ways in which torch runs out of memory."""
-    said = str(error)
+    ways = r"(out of|not enough|allocate) memory|bad_alloc"
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("memory" in said or "bad_alloc" in said)
+        isinstance(error, RuntimeError) and re.search(ways, str(error), re.IGNORECASE) is not None
     )
 
 

@@ -90,7 +90,7 @@ def check_same_photos(run: Path, reals: Reals, lmdb: Path) -> None:
     """Raise UserError if a run is known to have been trained on other photos."""
     trained_on = read_config(run).get("data")
     if trained_on is None:
-        warn(f"{run}: no config.json; what it was trained on is not known")
+        warn(f"{run}: no config.json; what it was trained on is unknown")
     elif trained_on != reals.training_digest:
         raise UserError(
             f"{printable(lmdb)}: other photos than those of {run} (digest {reals.training_digest});"

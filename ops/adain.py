@@ -25,9 +25,9 @@ def finish(x: Tensor, noise: Tensor | None, strength: Tensor, style: Tensor) -> 
     """Return x [N, C, H, W] with noise, leaky ReLU and AdaIN applied, in x's dtype.
 
     `noise` [N or 1, 1, H, W] times `strength` [C] is added (None is no noise); `style` [N, 2C] is
-    scale - 1 and shift of the normalised maps (Karras et al. 2019, fig. 1b and eq. 1). Computed in
-    float32: a nearly constant map, as there are at the start, is scaled up so much that rounding to
-    bfloat16 would outweigh the style.
+    the scale minus 1, then the shift of the normalised maps (Karras et al. 2019, fig. 1b, eq. 1).
+    Computed in float32: a nearly constant map, as there are at the start, is scaled up so much
+    that rounding to bfloat16 would outweigh the style.
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         noise = None if noise is None else noise.expand(len(x), -1, -1, -1)

@@ -97,7 +97,7 @@ def load_latents(path: Path, G: Generator, resolution: int) -> Latents:
             "Use the one it was made with, or create the file again"
         )
     noise = [arrays[name] for name in sorted(arrays) if name.startswith("noise")]
-    sides = [r for r in G.config.resolutions if r <= resolution for _ in range(2)]
+    sides = G.config.layers_up_to(resolution)
     count = len(arrays["ws"]) if arrays["ws"].ndim else 0
     shapes = [(count, G.config.num_ws, G.config.w_dim), *((count, 1, r, r) for r in sides)]
     if count == 0 or [array.shape for array in (arrays["ws"], *noise)] != shapes:

@@ -23,8 +23,9 @@ CONTRAST = 0.3  # octaves
 SATURATION = 0.5  # octaves
 P_MAX = 0.8  # "as long as p remains below 0.8, leaks are unlikely" (ADA, sec. 2.2)
 TARGET = 0.6  # of r_t (ADA, sec. 3.1 and fig. 5)
-SPEED = 50_000  # reals that move p from 0 to 1. ADA, sec. 3.1, takes 500,000 of 25 million in all;
-# runs here show 50 to 500 thousand, and p has to follow D through four resolutions.
+# Reals in which p can rise from 0 to 1. ADA, sec. 3.1, takes 500,000 of 25 million in all; runs
+# here show 50 to 500 thousand, and p has to follow D through four resolutions.
+RAMP = 50_000
 WINDOW = 256  # reals that r_t is the mean over: four batches of 64 (ADA, sec. 3.1)
 
 

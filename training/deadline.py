@@ -76,14 +76,14 @@ def images_in(growth: Growth, costs: Costs, nimg: int, time_left: float) -> floa
     return images + max(0.0, time_left) / costs[growth.max_size]
 
 
-def late(config: TrainConfig, args: argparse.Namespace, nimg: int) -> str:
+def resumed_line(config: TrainConfig, args: argparse.Namespace, nimg: int) -> str:
     """Return the line that says when a planned run that was interrupted will end."""
     costs = costs_of(args)
     assert costs
     left = seconds(config.growth, costs, nimg, config.iterations * config.batch)
     return (
-        f"planned for {args.hours:g} hours and interrupted: it ends at {time_of_day(left)}, as "
-        "fast as when it was planned"
+        f"planned for {args.hours:g} hours and interrupted: at the planned speed it ends at "
+        f"{time_of_day(left)}"
     )
 
 

@@ -68,7 +68,7 @@ class RunLog:
             yield
         except OSError as error:
             if not self.failed:
-                self.tell(f"{self.folder}: grids and log miss some ({error}); training goes on")
+                self.tell(f"{self.folder}: cannot write log or samples ({error}); training goes on")
             self.failed = True
 
 

@@ -19,7 +19,7 @@ from dataset import ImageBank
 from model import ModelConfig, Stage
 from training import distributed, recovery
 from training.config import TrainConfig, model_config, train_config
-from training.deadline import End, late
+from training.deadline import End, resumed_line
 from training.log import RunLog
 from training.planning import resolve_plan
 from training.probes import Best, SampleSheet, Variety
@@ -123,10 +123,10 @@ def lead(args: argparse.Namespace, bank: ImageBank) -> int:
     if is_new:
         recovery.save(state, config, args.out)  # the first good state to go back to
     if changed:
-        inform(f"going on with {', '.join(changed)}")
+        inform(f"continuing with {', '.join(changed)}")
     say([describe(state, config, bank)])
     if args.costs and not is_new:
-        say([late(config, args, state.nimg)])
+        say([resumed_line(config, args, state.nimg)])
     return train_until_it_ends(state, config, bank, args)
 
 
@@ -165,7 +165,7 @@ def describe(state: TrainState, config: TrainConfig, bank: ImageBank) -> str:
     """Return the line that a run begins with."""
     G, D = (sum(p.numel() for p in net.parameters()) / 1e6 for net in (state.G, state.D))
     sizes = "-".join(map(str, config.growth.resolutions))
-    growth = f" ({config.phase:,} images a phase)" if "-" in sizes else ""
+    growth = f" ({config.phase:,} images per phase)" if "-" in sizes else ""
     threads = f" ({torch.get_num_threads()} threads)" if state.device.type == "cpu" else ""
     done = f", {state.iteration:,} done" if state.iteration else ""
     return (

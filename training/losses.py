@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    LogitsOf = Callable[[Tensor, int], Tensor]  # D: from images and the number of parts in them
+    LogitsOf = Callable[[Tensor, int], Tensor]  # D's, given images and how many sets they are
 
 WGAN_GP_WEIGHT = 10.0  # lambda of Gulrajani et al. 2017, sec. 4
 WGAN_DRIFT = 0.001  # epsilon of Karras et al. 2018, app. A.1: keeps D(real) from drifting off
@@ -88,7 +88,7 @@ class Wasserstein(Loss):
         return WGAN_GP_WEIGHT
 
     def penalty(self, logits_of: LogitsOf, images: Tensor, t: Callable[[], Tensor]) -> Tensor:
-        """Return E[(||grad_x D(x)|| - 1)^2] at points between reals and fakes (2017, eq. 3)."""
+        """Return E[(||grad_x D(x)|| - 1)^2] at points in between (Gulrajani et al. 2017, eq. 3)."""
         reals, fakes = images.chunk(2)
         points = reals.lerp(fakes, t().view(-1, 1, 1, 1)).requires_grad_()
         slope = gradient(logits_of(points, 1), points).flatten(1).norm(dim=1)

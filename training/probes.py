@@ -89,9 +89,7 @@ class Best:
         """Return the distance, in thousandths, of samples of `stage`; keep G_ema if it is lower."""
         distance = self.distance(state.G_ema, stage, dtype)
         if distance < self.lowest:
-            entries = {name: state.entries()[name] for name in ("G_ema", "iteration", "nimg")}
-            entries |= {"stage": list(stage), "swd": distance}
-            checkpoint.save(self.path, state.config, entries)
+            checkpoint.save(self.path, state.config, state.snapshot(stage) | {"swd": distance})
             self.lowest = distance
         return distance
 

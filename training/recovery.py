@@ -71,8 +71,8 @@ def check_state_is_there(folder: Path) -> None:
     begun = bool(snapshots(folder)) or (log.is_file() and log.stat().st_size > 0)
     if begun and not any(map(os.path.lexists, states)):
         raise UserError(
-            f"{folder}: a run without latest.pt and previous.pt; expected one of them, to go on "
-            f"from. Put it back, or give another --out, and --init_from {folder} for its weights"
+            f"{folder}: a run with snapshots or a log, but without latest.pt or previous.pt to "
+            f"resume from. Restore one, or start anew: another --out, --init_from {folder}"
         )
 
 
@@ -105,15 +105,14 @@ def save(state: TrainState, config: TrainConfig, run: Path, keep: bool = False) 
     With a snapshot, the further averages replace ema_short.pt and ema_long.pt. Raises UserError if
     it cannot be written, and NotFiniteError.
     """
-    entries = {**state.entries(), "stage": list(config.growth.at(state.nimg))}
+    stage = config.growth.at(state.nimg)
     try:
-        save_latest(run, state.config, entries)
+        save_latest(run, state.config, {**state.entries(), "stage": list(stage)})
         if keep:
-            few = {key: entries[key] for key in ("G_ema", "iteration", "nimg", "stage")}
-            checkpoint.save(snapshot(run, state.iteration), state.config, few)
+            checkpoint.save(snapshot(run, state.iteration), state.config, state.snapshot(stage))
             for name in state.more_ema:
-                other = {**few, "G_ema": entries[name]}
-                checkpoint.save(run / f"{name.removeprefix('G_')}.pt", state.config, other)
+                path = run / f"{name.removeprefix('G_')}.pt"
+                checkpoint.save(path, state.config, state.snapshot(stage, name))
     except OSError as error:
         raise UserError(
             f"{error.filename}: {error.strerror}; the state before is kept. Make it writable and "
@@ -130,7 +129,7 @@ def resume(state: TrainState, run: Path, tell: Tell) -> bool:
     if entries is None:
         return False
     if not (run / CONFIG).exists():
-        tell(f"{run}: no config.json; with which flags it was started is not known")
+        tell(f"{run}: no config.json; the flags it was started with are unknown")
     try:
         state.restore(entries)
     except (CheckpointError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -186,16 +185,16 @@ def go_back(
     lr = state.lr
     if lr <= config.lr / 2**HALVINGS:
         raise UserError(
-            f"by iteration {failed:,} {error}, although --lr was halved {HALVINGS} times, to "
-            f"{lr:g}; the state of iteration {state.iteration:,} is kept. Start from it: "
-            f"--init_from {run}, another --out, and a lower --lr, more --r1_gamma or "
-            "--precision fp32"
+            f"numbers overflowed by iteration {failed:,} ({error}), although --lr was halved "
+            f"{HALVINGS} times, to {lr:g}; the state of iteration {state.iteration:,} is kept. "
+            f"Start from it: --init_from {run}, another --out, and a lower --lr, more --r1_gamma "
+            "or --precision fp32"
         )
     for optimizer in (state.opt_G, state.opt_D):
         for group in optimizer.param_groups:
             group["lr"] /= 2
     save(state, config, run)
     tell(
-        f"by iteration {failed:,} {error}; back at iteration {state.iteration:,} with half the "
-        f"learning rates, --lr {lr / 2:g}"
+        f"numbers overflowed by iteration {failed:,} ({error}): back at iteration "
+        f"{state.iteration:,} with half the learning rates, --lr {lr / 2:g}"
     )

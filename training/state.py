@@ -14,8 +14,8 @@ from torch import Tensor
 
 from checkpoints.checkpoint import CheckpointError, described, first_difference
 from critic import make_critic
-from model import Generator, ModelConfig
-from training.augment import SPEED, Ada
+from model import Generator, ModelConfig, Stage
+from training.augment import RAMP, Ada
 from training.config import TrainConfig
 
 MORE_EMA = {"G_ema_short": 0.25, "G_ema_long": 4.0}  # half-lives relative to G_ema's
@@ -42,7 +42,7 @@ class TrainState:
         self.opt_G = adam(self.G, config.lr)
         self.opt_D = adam(self.D, config.d_lr)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self.ada = Ada(SPEED, config.augment_p if config.augment == "fixed" else 0.0, device)
+        self.ada = Ada(RAMP, config.augment_p if config.augment == "fixed" else 0.0, device)
         self.frozen = self.D.frozen(config.freeze_d)
         self.let_d_learn(True)
         self.iteration = 0
@@ -77,6 +77,12 @@ class TrainState:
         states = {name: part.state_dict() for name, part in self.parts.items()}
         return {**states, "iteration": self.iteration, "nimg": self.nimg}
 
+    def snapshot(self, stage: Stage, average: str = "G_ema") -> dict[str, Any]:
+        """Return what a snapshot holds: one averaged generator, the clock and the stage."""
+        weights = self.parts[average].state_dict()
+        clock = {"iteration": self.iteration, "nimg": self.nimg}
+        return {"G_ema": weights, **clock, "stage": list(stage)}
+
     def restore(self, entries: dict[str, Any]) -> None:
         """Restore the whole state from `entries`.
 
@@ -110,7 +116,7 @@ class TrainState:
         for name, weights in sources.items():
             own = self.parts[name].state_dict()
             if not isinstance(weights, dict):
-                raise CheckpointError(f"{name} is no dict of weights; expected one of train.py")
+                raise CheckpointError(f"{name} is not a dict of weights; expected one of train.py")
             for key in own.keys() & weights.keys():
                 there, here = described(weights[key]), described(own[key])
                 if there != here:

@@ -88,7 +88,7 @@ def make_fakes(G: Generator, step: Step) -> tuple[Tensor, Tensor]:
     n = config.batch
     z = torch.randn(2, n, G.config.z_dim, generator=rng, device=rng.device)
     w, w_other = G.mapping(z[:, rows].flatten(0, 1)).chunk(2)
-    layers = 2 * stage.resolution.bit_length() - 4
+    layers = len(G.config.layers_up_to(stage.resolution))
     cutoff = torch.randint(1, layers, (n,), generator=rng, device=rng.device)
     mixed = torch.rand(n, generator=rng, device=rng.device) < config.mixing
     cutoff = torch.where(mixed, cutoff, G.config.num_ws)

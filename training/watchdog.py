@@ -13,11 +13,12 @@ from training.augment import P_MAX
 from training.losses import LOSSES
 
 WINDOW = 10  # records that must agree, all of one resolution that is faded in
-D_WINS = 0.1  # D's loss; good runs on drawn faces begin at 0.2
-FLAT = 0.5  # difference of D's logits of reals and fakes; in good runs 1 to 6
-BLIND = 0.05  # the same, where nothing is left of it; good runs at 8 px keep 0.13
-DIM = 0.25  # the same, at a learning rate that never worked
-LOUD = 9.0  # the same, in each record; good runs begin with up to 11 and come down
+# Thresholds, and the values of good runs:
+WON_LOSS = 0.1  # D's loss at most, if D has won; good runs on drawn faces begin at 0.2
+FLAT_GAP = 0.5  # logits of photos minus those of samples, if R1 keeps D flat; good runs: 1 to 6
+BLIND_GAP = 0.05  # the same, if D sees nothing; good runs at 8 px keep 0.13
+BLIND_GAP_AT_ODD_LR = 0.25  # the same, at a learning rate that never worked
+STEEP_GAP = 9.0  # the same, in every record; good runs begin with up to 11 and come down
 LR_FROM, LR_TO = 3e-4, 6e-3  # learning rates that worked
 SURE = 0.8  # r_t: D knows nine photos of ten
 STEEP = 20.0  # squared gradient of D at the photos (R1 before its weight); in good runs below 1
@@ -58,7 +59,7 @@ def diagnose(records: list[Record], loss: str) -> list[Finding]:
 def d_has_won(steps: list[Record]) -> Finding | None:
     """Find a D that is sure of every image."""
     loss = mean_of(r.D_loss for r in steps)
-    if loss > D_WINS:
+    if loss > WON_LOSS:
         return None
     return Finding(
         "D has won",
@@ -71,7 +72,7 @@ def d_has_won(steps: list[Record]) -> Finding | None:
 def gamma_is_high(steps: list[Record]) -> Finding | None:
     """Find a D that knows the photos and yet is flat."""
     apart = apart_by(steps)
-    if not 0 <= apart <= FLAT or mean_of(r.r_t for r in steps) < SURE:
+    if not 0 <= apart <= FLAT_GAP or mean_of(r.r_t for r in steps) < SURE:
         return None
     return Finding(
         "gamma too high",
@@ -83,7 +84,7 @@ def gamma_is_high(steps: list[Record]) -> Finding | None:
 def d_is_blind(steps: list[Record]) -> Finding | None:
     """Find a D that can hardly tell photos from samples."""
     apart, lr = apart_by(steps), steps[-1].lr or LR_FROM
-    bound = BLIND if LR_FROM <= lr <= LR_TO else DIM
+    bound = BLIND_GAP if LR_FROM <= lr <= LR_TO else BLIND_GAP_AT_ODD_LR
     if apart > bound or gamma_is_high(steps):
         return None
     remedy = "a tenth of --r1_gamma"
@@ -101,7 +102,9 @@ def d_is_blind(steps: list[Record]) -> Finding | None:
 def gamma_is_low(steps: list[Record]) -> Finding | None:
     """Find logits that lie far apart though D is not always right."""
     apart = min(known(r.logit_gap for r in steps))
-    if apart < LOUD or mean_of(r.D_loss for r in steps) < D_WINS:  # that is told as D's winning
+    if (
+        apart < STEEP_GAP or mean_of(r.D_loss for r in steps) < WON_LOSS
+    ):  # that is told as D's winning
         return None
     return Finding(
         "gamma too low",

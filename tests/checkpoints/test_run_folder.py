@@ -99,7 +99,7 @@ CONFIGS += [json.dumps({"batch": 4, "phase": phase}).encode() for phase in PHASE
 def test_a_config_that_is_no_record_of_a_run_is_refused(tmp_path):
     for content in CONFIGS:
         (tmp_path / "config.json").write_bytes(content)
-        with pytest.raises(UserError, match=r"config\.json: .*; give another --out"):
+        with pytest.raises(UserError, match=r"config\.json: .*take another run folder"):
             run_folder.read_config(tmp_path)
 
 

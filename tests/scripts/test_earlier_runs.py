@@ -41,7 +41,7 @@ def test_a_run_goes_on_where_it_stopped_and_keeps_its_log(made_then):
     ended = fork(
         "train.py", "faces.lmdb", "--out", "run", *flags.split(), *PLAIN, cwd=made_then
     ).succeeded()
-    assert ended.messages == ["train.py: going on with iterations 66 (was 60)"]
+    assert ended.messages == ["train.py: continuing with iterations 66 (was 60)"]
     assert checkpoint.load(run / "latest.pt")["iteration"] == 66
     assert (run / "log.jsonl").read_text().startswith(before)
     assert [r.iteration for _, r in records.read_log(run) if r] == [50]

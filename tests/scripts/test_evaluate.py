@@ -183,7 +183,7 @@ def test_without_a_holdout_half_of_the_photos_stand_in(
     assert "110 samples" in lines[0]
     assert "every second one stands in" in lines[1]
     assert "--samples 200: only 110" in lines[2]
-    assert any("what it was trained on is not known" in line for line in warnings)
+    assert any("what it was trained on is unknown" in line for line in warnings)
     assert (tmp_path / "evaluation" / "figures.json").exists()
 
 

@@ -123,7 +123,7 @@ def test_a_longer_run_says_what_changed_and_keeps_its_growth(tiny_lmdb, own_run)
     phase = config_of(own_run)["phase"]
     longer = ("--save_every", 4, "--iterations", 9)
     (told,) = train(tiny_lmdb, own_run, *longer).succeeded().messages
-    assert told.startswith("train.py: going on with ")
+    assert told.startswith("train.py: continuing with ")
     assert "iterations 9 (was 6)" in told
     assert "save_every 4 (was 3)" in told
     assert config_of(own_run)["phase"] == phase

@@ -228,7 +228,7 @@ def test_a_planned_run_that_was_stopped_goes_on_to_the_end_that_is_recorded(tiny
     for name in ("latest.pt", "previous.pt"):  # as if it had been killed: what it saved is older
         (out / name).write_bytes((short / "latest.pt").read_bytes())
     printed = run(tiny_lmdb, out, *hours).succeeded().out
-    assert "planned for 0.01 hours and interrupted: it ends at " in printed
+    assert "planned for 0.01 hours and interrupted: at the planned speed it ends at " in printed
     assert digest(unbroken / "latest.pt") == digest(out / "latest.pt")
     assert config_of(out) == config
 

@@ -88,7 +88,7 @@ def test_a_run_whose_states_are_gone_does_not_begin_anew(tiny_lmdb, own_run):
         (own_run / name).unlink()
     before = hashes(own_run)
     error = fork("train.py", *flags(tiny_lmdb, own_run)).failed()
-    assert "a run without latest.pt and previous.pt" in error
+    assert "without latest.pt or previous.pt" in error
     assert hashes(own_run) == before
 
 
@@ -196,7 +196,9 @@ def test_a_run_that_overflows_goes_back_with_half_its_learning_rates(
     told = train(tiny_lmdb, out, *NAN, do=do).succeeded().messages
     assert len(told) == 2  # at 0.001 and at 0.0005, not at 0.00025
     for line in told:
-        assert "by iteration 10 3 steps had losses that are not finite; back at iteration 5" in line
+        assert (
+            "by iteration 10 (3 steps had losses that are not finite): back at iteration 5" in line
+        )
     state = checkpoint.load(out / "latest.pt")
     assert state["opt_G"]["param_groups"][0]["lr"] == 0.00025
     assert [(line["iteration"], line["lr"]) for line in log_of(out)] == [(10, 0.00025)]

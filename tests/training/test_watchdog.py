@@ -156,7 +156,7 @@ def test_variety_is_one_for_photos_and_none_for_one_picture(tiny_bank, red_bank,
 def test_a_run_that_fails_says_so_once_and_goes_on(tiny_lmdb, tmp_path, monkeypatch):
     """D learns fast and G not at all; a run that goes on does not tell it again."""
     monkeypatch.setattr(loop, "LOG_EVERY", 2)
-    monkeypatch.setattr(watchdog, "D_WINS", 0.5)
+    monkeypatch.setattr(watchdog, "WON_LOSS", 0.5)
     monkeypatch.setattr(watchdog, "WINDOW", 6)
     out, broken = tmp_path / "run", tmp_path / "broken"
     flags = ["--width", "0.03", "--init_size", "8"]
