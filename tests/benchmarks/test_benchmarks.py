@@ -104,6 +104,7 @@ def test_ratios_are_of_pairs_and_speeds_of_medians() -> None:
     assert table(["a", "bb"], [["100", None]]) == "  a  bb\n100   -"
 
 
+@pytest.mark.slow
 def test_steps_with_r1_count_as_often_as_in_training(
     tiny_lmdb: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, held_out_lmdb: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_metrics_of_photos_held_out_and_a_sheet_of_mixes_are_written(
     tmp_path: Path, run: Path, held_out_lmdb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_mirrored_face_looks_the_other_way_and_is_otherwise_the_same() -> None
     assert torch.equal(targets[:, others], y[:, others])
 
 
+@pytest.mark.slow
 def test_the_reader_learns_what_is_visible_and_scores_low_on_what_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
