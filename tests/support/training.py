@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import socket
 import subprocess
@@ -39,9 +40,10 @@ def train(lmdb: Path, out: Path, *more: object, do: Actions = types.MappingProxy
 
 def call(argv: list[str], do: Actions = types.MappingProxyType({})) -> Ended:
     """Call train.py's main in this process; return how it ended."""
-    step = loop.train_step
+    step, steps = loop.train_step, itertools.count()
 
     def watched(state: TrainState, *rest: Any) -> dict[str, torch.Tensor]:
+        assert next(steps) < 1000, "a run that does not end"
         if state.iteration in do:
             do[state.iteration](state)
         return step(state, *rest)
