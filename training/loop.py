@@ -181,7 +181,7 @@ def train_until_it_ends(
     """Train to the end or a signal, going back where numbers overflow; return the exit code."""
     signals, end = Signals(), End(config, args, state.iteration)
     while True:
-        distributed.from_first((state.config, config, bank.digest, state.entries()))
+        distributed.from_first((state.model, config, bank.digest, state.entries()))
         try:
             with closing(Loop(state, end, bank, args, signals)) as loop:
                 loop.run()

@@ -157,15 +157,15 @@ def resolve_plan(
 def make_plan(args: argparse.Namespace, bank: ImageBank, begin: BeginTrial) -> Plan:
     """Return the plan that fits into `args.hours`, keeping to the flags that are given."""
     total = 3600 * args.hours
-    trial, room = widest(args, bank, begin, total)
-    batch = args.batch or largest(BATCHES, room, bank.count)
+    trial, affordable = widest_trial(args, bank, begin, total)
+    batch = args.batch or batch_for(BATCHES, affordable, bank.count)
     trial.check_memory(batch)
-    first = args.init_size or min(chosen(FIRST_SIZES, room), args.max_size)
+    first = args.init_size or min(last_reached(FIRST_SIZES, affordable), args.max_size)
     costs = {size: trial.cost(batch, size) for size in trial.sizes if size >= first}
     left = total - distributed.from_first(time.monotonic() - args.start)
-    phase, iterations = lengths(args, first, costs, batch, left)
+    phase, iterations = phase_and_iterations(args, first, costs, batch, left)
     if iterations < MIN_ITERATIONS:
-        per_second = lengths(args, first, costs, batch, 3600.0)[1] / 3600
+        per_second = phase_and_iterations(args, first, costs, batch, 3600.0)[1] / 3600
         enough = (total - left + 1.2 * MIN_ITERATIONS / per_second) / 3600
         raise UserError(
             f"--hours {args.hours:g}: time for {max(0, iterations)} iterations; expected at least "
@@ -174,7 +174,7 @@ def make_plan(args: argparse.Namespace, bank: ImageBank, begin: BeginTrial) -> P
     return Plan(first, trial.width, batch, phase, iterations, costs)
 
 
-def lengths(
+def phase_and_iterations(
     args: argparse.Namespace, first: int, costs: Costs, batch: int, left: float
 ) -> tuple[int | None, int]:
     """Return the images per phase and the iterations of a run from `first` px in `left` seconds.
@@ -194,7 +194,7 @@ def lengths(
     return phase, int(images / batch)
 
 
-def widest(
+def widest_trial(
     args: argparse.Namespace, bank: ImageBank, begin: BeginTrial, total: float
 ) -> tuple[Trial, float]:
     """Return the widest networks that pay, and how many images they see in `total` seconds."""
@@ -203,31 +203,31 @@ def widest(
     for width, least in rungs:
         if taken and taken[1] < least:  # a wider one would be slower still
             break
-        batch = args.batch or largest(BATCHES, least, bank.count)
+        batch = args.batch or batch_for(BATCHES, least, bank.count)
         try:
             trial = Trial(args, bank, begin, width)
             trial.check_memory(batch)
-            room = total / trial.cost(batch, trial.sizes[-1])
+            affordable = total / trial.cost(batch, trial.sizes[-1])
         except (UserError, MemoryError, RuntimeError) as error:
             if not taken or not (isinstance(error, UserError) or is_out_of_memory(error)):
                 raise
             break
-        if room < least:
+        if affordable < least:
             break
-        taken = trial, room
+        taken = trial, affordable
     assert taken  # the narrowest needs no number of images
     return taken
 
 
-def largest(table: tuple[tuple[int, int], ...], room: float, count: int) -> int:
-    """Return the batch for a run of `room` images, a multiple that processes can share."""
+def batch_for(table: tuple[tuple[int, int], ...], affordable: float, count: int) -> int:
+    """Return the batch for a run of `affordable` images, a multiple that processes can share."""
     unit = STD_GROUP * distributed.size()
-    return max(unit, min(chosen(table, room), count) // unit * unit)
+    return max(unit, min(last_reached(table, affordable), count) // unit * unit)
 
 
-def chosen(table: tuple[tuple[int, int], ...], room: float) -> int:
-    """Return the last entry of a table whose number of images a run of `room` images reaches."""
-    return [entry for entry, least in table if room >= least][-1]
+def last_reached(table: tuple[tuple[int, int], ...], affordable: float) -> int:
+    """Return the last entry of a table that a run of `affordable` images reaches."""
+    return [entry for entry, least in table if affordable >= least][-1]
 
 
 def estimate(args: argparse.Namespace, bank: ImageBank, begin: BeginTrial) -> Plan:

@@ -89,7 +89,7 @@ class Best:
         """Return the distance, in thousandths, of samples of `stage`; keep G_ema if it is lower."""
         distance = self.distance(state.G_ema, stage, dtype)
         if distance < self.lowest:
-            checkpoint.save(self.path, state.config, state.snapshot(stage) | {"swd": distance})
+            checkpoint.save(self.path, state.model, state.snapshot(stage) | {"swd": distance})
             self.lowest = distance
         return distance
 

@@ -99,20 +99,20 @@ def differences(folder: Path, asked: dict[str, Any], free: set[str]) -> list[str
     return [f"{key} {asked[key]} (was {before.get(key)})" for key in changed]
 
 
-def save(state: TrainState, config: TrainConfig, run: Path, keep: bool = False) -> None:
-    """Write the full state and, if `keep`, a snapshot: G_ema alone, named by its iteration.
+def save(state: TrainState, config: TrainConfig, run: Path, is_snapshot: bool = False) -> None:
+    """Write the full state and, if `is_snapshot`, a snapshot: G_ema alone, named by its iteration.
 
     With a snapshot, the further averages replace ema_short.pt and ema_long.pt. Raises UserError if
     it cannot be written, and NotFiniteError.
     """
     stage = config.growth.at(state.nimg)
     try:
-        save_latest(run, state.config, {**state.entries(), "stage": list(stage)})
-        if keep:
-            checkpoint.save(snapshot(run, state.iteration), state.config, state.snapshot(stage))
+        save_latest(run, state.model, {**state.entries(), "stage": list(stage)})
+        if is_snapshot:
+            checkpoint.save(snapshot(run, state.iteration), state.model, state.snapshot(stage))
             for name in state.more_ema:
                 path = run / f"{name.removeprefix('G_')}.pt"
-                checkpoint.save(path, state.config, state.snapshot(stage, name))
+                checkpoint.save(path, state.model, state.snapshot(stage, name))
     except OSError as error:
         raise UserError(
             f"{error.filename}: {error.strerror}; the state before is kept. Make it writable and "

@@ -29,7 +29,7 @@ class TrainState:
 
     def __init__(self, model: ModelConfig, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.config = model
+        self.model = model
         self.device = device
         self.G, self.G_ema = Generator(model).to(device), Generator(model).to(device)
         self.D = make_critic(model).to(device)
