@@ -120,7 +120,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     config = changed(loss=loss, precision=precision, augment=augment, more_ema=stop == 2)
     whole = trained(config, tiny_bank, 4)
     first = trained(config, tiny_bank, stop)
-    checkpoint.save(tmp_path / "latest.pt", first.config, first.entries())
+    checkpoint.save(tmp_path / "latest.pt", first.model, first.entries())
     torch.manual_seed(99)
     second = new_state(dataclasses.replace(config, seed=12345))  # what it draws is all replaced
     second.restore(checkpoint.load(tmp_path / "latest.pt"))
@@ -145,7 +145,7 @@ def test_a_step_reads_no_random_numbers_but_its_own(tiny_bank):
 def test_the_whole_state_is_in_its_entries(tiny_bank):
     state = trained(SETTINGS, tiny_bank, 1)
     assert state.entries().keys() == {*state.parts, "iteration", "nimg"}
-    assert set(vars(state)) - state.entries().keys() == {"config", "device", "frozen", "more_ema"}
+    assert set(vars(state)) - state.entries().keys() == {"device", "frozen", "model", "more_ema"}
 
 
 def test_step_random_numbers_follow_from_the_seed_and_the_iteration_alone():
