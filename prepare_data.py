@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import MAX_SEED, Parser, integer, open_standard_streams, resolution, run_script, say
+from data.conditions import Condition
 from data.photos import MIN_SIZE, QUALITY
 from data.prepare import prepare
-from data.tables import Condition
 from data.workers import usable_cores
 
 EXAMPLES = """  python prepare_data.py photos faces.lmdb
@@ -19,6 +19,10 @@ Sources are searched with their subfolders. Links to files are followed; links t
 databases of earlier runs are not searched; names that begin with a dot are skipped silently.
 Zips, such as those of NVIDIA's dataset tools, are read by the same rules, never unpacked to disk.
 A table, in a zip or not, is only used if --table names it; labels in a dataset.json are not read.
+Names in lists and tables are paths within SRC or the last parts of such paths. Folders of any
+machine may stand before the whole path if the last of them has SRC's name; / and \\ are the same.
+< > <= >= compare numbers (40,5 is one): a row whose cell is none is left out, and so is a file that
+is named twice if --where decides both ways. The summary counts what became of every row.
 The database's folder also gets report.csv, with a line for each file left out, and
 contact_sheet.jpg, with 100 of the images."""
 

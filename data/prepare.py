@@ -11,10 +11,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.cli import UserError, ignore_signals
+from data.choice import select
 from data.lmdb_format import HOLDOUT, TRAINING, printable
 from data.lmdb_writer import Writer
 from data.photos import FORMATS, Recipe
-from data.selection import Photo, Report, evenly_spaced, find_photos, select
+from data.selection import Photo, Report, evenly_spaced, find_photos
 from data.tables import read_list, read_table
 from data.workers import Outcome, Workers
 
@@ -38,8 +39,7 @@ def prepare(args: argparse.Namespace) -> list[str]:
         writer.settings = settings(args, recipe)
         sources = [find_photos(i, source, report) for i, source in enumerate(args.sources)]
         total = sum(map(len, sources))
-        for wanted in lists + tables:
-            sources = select(sources, wanted, report)
+        sources = select(sources, lists + tables, report)
         planned = sum(
             min(len(photos), args.holdout + (args.per_source or len(photos))) for photos in sources
         )

@@ -1,7 +1,6 @@
-"""Finds the files of the sources, chooses among them, and reports those left out.
+"""Finds the files of the sources, spreads a choice evenly, and reports what is left out.
 
-A source is a folder, a zip or a photo. Names in lists and tables are paths relative to the source,
-or the last parts of such paths: bare file names, or paths relative to a folder within.
+A source is a folder, a zip or a photo. data/choice.py chooses by lists and tables.
 """
 
 import csv
@@ -13,11 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from data.lmdb_format import printable
-from data.tables import Wanted
-from data.zips import Member, is_archive, list_members
+from data.names import spellings
+from data.zips import Entry, Member, is_archive, list_members
 
 # Tables beside the photos in NVIDIA's and Hugging Face's data sets.
 LABELS = (b"dataset.json", b"metadata.csv", b"metadata.jsonl")
+RESOURCES = b"__MACOSX"  # where macOS puts what its zips hold besides the files
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,25 @@ class Photo:
     source: int  # index of its source
     root: bytes  # the source's folder or zip
     relative: bytes  # its path within
-    is_zipped: bool = False
+    entry: Entry | None = None  # in a zip
 
     @property
     def place(self) -> bytes | Member:
         """Return where to open it."""
-        return Member(self.root, self.relative) if self.is_zipped else self.path
+        return self.entry.member if self.entry else self.path
 
     @property
     def path(self) -> bytes:
         """Return its path for reports: in a zip, the path of the zip and the name within."""
         member = Member(self.root, self.relative)
-        return member.path if self.is_zipped else os.path.join(self.root, self.relative)
+        return member.path if self.entry else os.path.join(self.root, self.relative)
 
-    def names(self) -> set[str]:
-        """Return the names that a list or table may use for it."""
-        parts = os.fsdecode(self.relative).split("/")
-        return {"/".join(parts[start:]) for start in range(len(parts))}
+    def names(self) -> list[str]:
+        """Return what its path may say, for comparing it with names in a list or table."""
+        readings = spellings(self.relative)
+        if self.entry and self.entry.raw:
+            readings += spellings(self.entry.raw)
+        return list(dict.fromkeys(readings))
 
 
 class Report:
@@ -72,19 +74,20 @@ class Report:
 def find_photos(index: int, source: Path, report: Report) -> list[Photo]:
     """Return the files of source number `index`, sorted by the bytes of their paths.
 
-    Databases, links to folders and names that begin with a dot are passed over, and so are tables
-    of labels. Raises UserError for a zip that cannot be read.
+    Databases, links to folders, names that begin with a dot and __MACOSX are passed over, and so
+    are tables of labels. Raises UserError for a zip that cannot be read.
     """
     root = os.fsencode(source)
-    is_zipped = not source.is_dir() and is_archive(source)
-    if is_zipped:
-        found = _search_zip(source, report)
-    elif source.is_dir():
-        found = _search_folder(root, report)
+    if source.is_dir():
+        found = [Photo(index, root, path) for path in sorted(_search_folder(root, report))]
+    elif is_archive(source):
+        # By the names that zipfile gives them, as ever: the order decides how a run goes.
+        entries = sorted(_search_zip(source, report), key=lambda entry: entry.member)
+        found = [Photo(index, root, entry.relative, entry) for entry in entries]
     else:
         return [Photo(index, os.path.dirname(root), os.path.basename(root))]
     photos = []
-    for photo in (Photo(index, root, relative, is_zipped) for relative in sorted(found)):
+    for photo in found:
         if os.path.basename(photo.relative) in LABELS:
             report.leave_out(photo.path, "a table, no photo")
         else:
@@ -107,7 +110,7 @@ def _search_folder(root: bytes, report: Report) -> list[bytes]:
         entered = []
         for name in subfolders:
             path = os.path.join(folder, name)
-            if name.startswith(b"."):
+            if name.startswith(b".") or name == RESOURCES:
                 continue
             if os.path.islink(path):
                 report.leave_out(path, "a link to a folder")
@@ -119,55 +122,31 @@ def _search_folder(root: bytes, report: Report) -> list[bytes]:
     return found
 
 
-def _search_zip(source: Path, report: Report) -> list[bytes]:
-    """Return the names of the files that a search of the unpacked zip would find."""
-    names = Counter(list_members(source))
-    databases = {os.path.dirname(name) for name in names if os.path.basename(name) == b"data.mdb"}
+def _search_zip(source: Path, report: Report) -> list[Entry]:
+    """Return the members that a search of the unpacked zip would find."""
+    members = list_members(source)
+    entries = {entry.member: entry for entry in members}
+    counts = Counter(entry.member for entry in members)
+    paths = [entry.relative for entry in members]
+    databases = {os.path.dirname(path) for path in paths if os.path.basename(path) == b"data.mdb"}
     met, found = set(), []
-    for name, count in names.items():
-        parts = name.split(b"/")
+    for member, entry in entries.items():
+        parts = entry.relative.split(b"/")
         within = [b"/".join(parts[:n]) for n in range(len(parts))]  # outermost folder first
-        path = Member(os.fsencode(source), name).path
-        if name.startswith(b"/") or b".." in parts:
+        path = Member(member.archive, entry.relative).path
+        if entry.relative.startswith(b"/") or b".." in parts:
             report.leave_out(path, "its name leads out of the zip")
-        elif any(part.startswith(b".") and part != b"." for part in parts):
+        elif any(part == RESOURCES or (part[:1] == b"." and part != b".") for part in parts):
             continue
         elif databases.intersection(within):
             met.add(next(folder for folder in within if folder in databases))
         else:
-            found.append(name)
-            if count > 1:
+            found.append(entry)
+            if counts[member] > 1:
                 report.leave_out(path, "another of the same name comes after it in the zip")
     for folder in sorted(met):
         report.leave_out(Member(os.fsencode(source), folder).path, "a database")
     return found
-
-
-def select(sources: list[list[Photo]], wanted: Wanted, report: Report) -> list[list[Photo]]:
-    """Return the photos of each source that a list or table wants.
-
-    The others, and names without a file, are reported.
-    """
-    kept: list[list[Photo]] = [[] for _ in sources]
-    present: set[str] = set()
-    unlisted = 0
-    for photo in (photo for photos in sources for photo in photos):
-        names = photo.names()
-        present |= names
-        if names & wanted.chosen:
-            kept[photo.source].append(photo)
-        elif names & wanted.names:
-            report.leave_out(photo.path, "not chosen by --where")
-        else:
-            report.leave_out(photo.path, f"not in {wanted.origin}")
-            unlisted += 1
-    missing = sorted(wanted.chosen - present)
-    report.rows += [(printable(name), f"no such file, yet in {wanted.origin}") for name in missing]
-    report.notes.append(
-        f"{wanted.origin} has {len(wanted.names):,} names, {len(wanted.names - present):,} of them "
-        f"without a file; {unlisted:,} files are not in it"
-    )
-    return kept
 
 
 def evenly_spaced(count: int, wanted: int, seed: int) -> list[int]:

@@ -1,200 +1,169 @@
-"""Lists and tables of file names, and conditions on a table's rows.
+"""Lists and tables of file names, row by row, and which rows --where chooses.
 
-A table is CelebA's list_attr_celeba.txt, a CSV with a header, or JSON lines. The latter two may be
-Hugging Face's metadata.csv and metadata.jsonl, whose column file_name names the files.
+A table is CelebA's list_attr_celeba.txt, a CSV with a header, or JSON: an object per line, or one
+array of objects. It may be Hugging Face's metadata.csv or .jsonl, whose column file_name names the
+files. data/formats.py reads all of them.
 """
 
-import csv
-import json
-import operator
-import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.cli import UserError
+from data.conditions import Condition, has_decimal_commas, number
+from data.formats import FILE_NAME, IMAGE, Table, read_rows
 from data.lmdb_format import printable
-from data.photos import PhotoError
-from data.zips import Member, is_archive, open_member
+from data.texts import read_lines, readable
 
-FILE_NAME = "file_name"  # the column of Hugging Face's tables that names the files
-OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    "!=": operator.ne,
-    "<=": operator.le,
-    ">=": operator.ge,
-    "=": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-}
+NOT_CHOSEN = "not chosen by --where"
+SHOWN = 5  # values of a column that a message shows
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A condition of --where on a row, such as Young=-1, Age>=40 or Hair!=grey."""
+class Row:
+    """A row of a list or table."""
 
-    column: str
-    sign: str
-    value: str
+    line: int
+    name: str  # as it is written
+    values: tuple[str, ...] = ()  # its other cells
+    reason: str | None = None  # why --where does not choose it
 
-    def __str__(self) -> str:
-        return f"{self.column}{self.sign}{self.value}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Condition":
-        """Return the condition written as `text`; raise ValueError if it is none."""
-        match = re.fullmatch(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", text)
-        if match is None:
-            raise ValueError(f"{text!r} is not a condition; expected COLUMN=VALUE, or != < > <= >=")
-        condition = cls(*match.groups())
-        if condition.sign not in ("=", "!=") and _number(condition.value) is None:
-            raise ValueError(f"{text!r} has no number after {match[2]}; expected one")
-        return condition
-
-    def holds(self, cell: str) -> bool:
-        """Return whether a cell of the column meets it; two numbers are compared as numbers."""
-        left, right = _number(cell), _number(self.value)
-        if left is not None and right is not None:
-            return OPERATORS[self.sign](left, right)
-        if self.sign in ("=", "!="):
-            return (cell == self.value) == (self.sign == "=")
-        return False
+    @property
+    def is_chosen(self) -> bool:
+        """Return whether --where chooses it."""
+        return self.reason is None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The names in a list or table, and those of them that --where chooses."""
+    """The rows of a list or table."""
 
     origin: str  # for messages: "the list", "the table"
-    names: frozenset[str]
-    chosen: frozenset[str]
+    path: Path
+    rows: Sequence[Row]
+    header: Sequence[str] = ()  # of a table: the column of the names, and those of the other cells
+    notes: Sequence[str] = field(default=())  # for the summary
 
 
 def read_list(path: Path) -> Wanted:
     """Return the names in a text file with one name per line; all are chosen."""
-    names = frozenset(line.strip() for line in _lines(path)) - {""}
-    if not names:
+    lines = enumerate(read_lines(path), start=1)
+    rows = [Row(number_, line) for number_, line in lines if line.strip()]
+    if not rows:
         raise UserError(f"{printable(path)}: no names in it; expected one per line. Check the file")
-    return Wanted("the list", names, names)
+    return Wanted("the list", path, rows)
 
 
 def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> Wanted:
-    """Return the names in a table, and those in rows that meet all conditions.
+    """Return the rows of a table, each with the reason if it does not meet all conditions.
 
     `key` is the column of the names; by default it is file_name, or else the first column. Raises
-    UserError.
+    UserError, also if no row meets the conditions.
     """
-    header, rows = _table(path)
-    key = key or (FILE_NAME if FILE_NAME in header else None)
-    column = _column(path, header, key, "--key") if key else 0
-    tests = [(_column(path, header, c.column, "--where"), c) for c in conditions]
-    names, chosen = set(), set()
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise UserError(
-                f"{printable(path)}: row {number} has {len(row)} values; expected "
-                f"{len(header)}, as in the header. Correct the table"
-            )
-        name = row[column].removeprefix("./")
-        names.add(name)
-        if all(condition.holds(row[place]) for place, condition in tests):
-            chosen.add(name)
-    return Wanted("the table", frozenset(names), frozenset(chosen))
+    table = read_rows(path, key)
+    place = _place(table, key)
+    columns = [_column(table, c.column, "--where") for c in conditions]
+    judged = [_judge(table, c, column) for c, column in zip(conditions, columns, strict=True)]
+    rows = []
+    for index, (line, cells) in enumerate(table.rows):
+        reasons = [reason for reason in (reasons[index] for reasons in judged) if reason]
+        reason = NOT_CHOSEN if NOT_CHOSEN in reasons else next(iter(reasons), None)
+        values = tuple(cells[:place] + cells[place + 1 :])
+        rows.append(Row(line, cells[place], values, reason))
+    if not any(row.is_chosen for row in rows):
+        raise UserError(_nothing_chosen(table, conditions, columns, judged))
+    notes = list(table.notes)
+    for condition, column in zip(conditions, columns, strict=True):
+        notes += _no_numbers(table, condition, column)
+    header = (table.header[place], *table.header[:place], *table.header[place + 1 :])
+    return Wanted("the table", path, rows, header, notes)
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a table, cells as text."""
-    lines = _lines(path)
-    first = next((line for line in lines if line.strip()), "")
-    if first.strip().isdigit():  # CelebA: a count, the columns, the rows
-        _, columns, *cells = [line.split() for line in lines if line.strip()] + [[]]
-        header, rows = ["file", *columns], [row for row in cells if row]
-    elif path.suffix.lower() == ".jsonl" or first.lstrip().startswith("{"):
-        header, rows = _json_lines(path, lines)
-    else:
-        header, rows = _csv(path, lines, max(",;\t", key=first.count))
-    if not rows:
+def _place(table: Table, key: str | None) -> int:
+    """Return the column of the names; raise UserError if a table seems to have no header."""
+    default = table.header.index(FILE_NAME) if FILE_NAME in table.header else 0
+    named = next((cell for cell in table.header if IMAGE.search(cell)), None)
+    if named is not None and key not in table.header:
+        raise UserError(no_header(table.path, named))
+    return default if key is None else _column(table, key, "--key")
+
+
+def no_header(path: Path, name: str) -> str:
+    """Return the message about a table whose first row names a file."""
+    return (
+        f"{printable(path)}: the first row names a file, {printable(name)}; expected a header "
+        "above it, such as file_name,age. Add one, or give a file of bare names as --list"
+    )
+
+
+def _column(table: Table, name: str, flag: str) -> int:
+    name = readable(name)
+    if name not in table.header:
+        known = ", ".join(map(printable, table.header[:50]))
         raise UserError(
-            f"{printable(path)}: no rows in it; expected a header and rows. Check the file"
-        )
-    return header, rows
-
-
-def _csv(path: Path, lines: list[str], delimiter: str) -> tuple[list[str], list[list[str]]]:
-    try:  # a quoted cell may span several lines
-        rows = list(csv.reader([f"{line}\n" for line in lines], delimiter=delimiter))
-    except csv.Error as error:
-        raise UserError(
-            f"{printable(path)}: cannot be read as a table ({error}); expected a CSV with a "
-            "header. Check the file"
-        ) from None
-    rows = [[cell.strip() for cell in row] for row in rows]
-    rows = [row for row in rows if any(row)]
-    return (rows[0], rows[1:]) if rows else ([], [])
-
-
-def _json_lines(path: Path, lines: list[str]) -> tuple[list[str], list[list[str]]]:
-    """Return JSON objects, one per line, as a header and rows; keys that one lacks are empty."""
-    objects: list[dict[str, str]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entries = dict(json.loads(line).items())
-            objects.append({_cell(name): _cell(value) for name, value in entries.items()})
-        except (ValueError, AttributeError, RecursionError):  # not JSON, not an object, not Unicode
-            raise UserError(
-                f"{printable(path)}: line {number} is not a JSON object; expected one such as "
-                f'{{"{FILE_NAME}": "0001.png", "age": 40}}. Correct the table'
-            ) from None
-    header = list(dict.fromkeys(name for entries in objects for name in entries))
-    return header, [[entries.get(name, "") for name in header] for entries in objects]
-
-
-def _cell(value: object) -> str:
-    """Return a JSON value as a cell: strings as they are, null as "", others as JSON."""
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
-    os.fsencode(text)  # raises UnicodeEncodeError for half of a surrogate pair
-    return text.strip()
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        content = _read(path)
-    except (OSError, PhotoError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(
-            f"{printable(path)}: cannot be read ({reason}); expected a text file. Check the name"
-        ) from None
-    # File names may be any bytes; spreadsheets put a byte order mark first.
-    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    return [line.removesuffix("\r") for line in text.split("\n")]
-
-
-def _read(path: Path) -> bytes:
-    """Return the content of a file, or of a member of a zip if `path` is ZIP/member."""
-    try:
-        return path.read_bytes()
-    except NotADirectoryError:
-        archive = next(parent for parent in path.parents if parent.exists())
-        if not is_archive(archive):
-            raise
-        name = os.fsencode(path.relative_to(archive))
-        return open_member(Member(os.fsencode(archive), name)).read()
-
-
-def _column(path: Path, header: list[str], name: str, flag: str) -> int:
-    if name not in header:
-        known = ", ".join(header[:50])
-        raise UserError(
-            f"{flag} {name}: no such column in {printable(path)}; expected one of {known}. "
+            f"{flag} {name}: no such column in {printable(table.path)}; expected one of {known}. "
             "Check the name"
         )
-    return header.index(name)
+    return table.header.index(name)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _cells(table: Table, column: int) -> list[str]:
+    return [readable(cells[column]).strip() for _, cells in table.rows]
+
+
+def _judge(table: Table, condition: Condition, column: int) -> list[str | None]:
+    """Return for each row why it does not meet a condition, or None."""
+    cells = _cells(table, column)
+    commas = has_decimal_commas(cells)
+    reasons: list[str | None] = []
+    for cell in cells:
+        holds = condition.holds(cell, commas)
+        if holds is None:
+            what = f"no number in {condition.column}: {cell}" if cell else None
+            reasons.append(what or f"no value in {condition.column}")
+        else:
+            reasons.append(None if holds else NOT_CHOSEN)
+    return reasons
+
+
+def _no_numbers(table: Table, condition: Condition, column: int) -> list[str]:
+    """Return a line about values that are no numbers, if the condition compares numbers."""
+    cells = _cells(table, column)
+    commas = has_decimal_commas(cells)
+    odd = [i for i, cell in enumerate(cells) if cell and number(cell, commas) is None]
+    # hair=3 in a column of words compares text.
+    if condition.number is None or not odd or (len(odd) == len(cells) and not condition.orders):
+        return []
+    how = "left out" if condition.orders else "compared as text"
+    return [
+        f"{condition}: {how}, since no numbers: {len(odd):,} values, such as "
+        f"{shown(cells[odd[0]])} in {table.unit} {table.rows[odd[0]][0]}"
+    ]
+
+
+def _nothing_chosen(
+    table: Table,
+    conditions: Sequence[Condition],
+    columns: Sequence[int],
+    judged: Sequence[list[str | None]],
+) -> str:
+    """Return the message about a table in which no row meets the conditions."""
+    text = " and ".join(map(str, conditions))
+    held = "each condition is met, but none of the rows meets all"
+    for column, reasons in zip(columns, judged, strict=True):
+        if None not in reasons:
+            values = list(dict.fromkeys(_cells(table, column)))
+            more = ", ..." if len(values) > SHOWN else ""
+            held = f"{table.header[column]} holds {', '.join(map(shown, values[:SHOWN]))}{more}"
+            break
+    return (
+        f"{printable(table.path)}: none of its {len(table.rows):,} rows meets {text}; {held}. "
+        "Check --where"
+    )
+
+
+def shown(text: str) -> str:
+    """Return a value as messages show it: quoted, on one line, and without its middle if long."""
+    text = re.sub(r"\s+", " ", readable(text))
+    return f"'{printable(text if len(text) <= 80 else f'{text[:30]}...{text[-40:]}')}'"

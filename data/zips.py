@@ -6,7 +6,10 @@ bytes of a member are read into memory, whatever size the zip states.
 
 import io
 import os
+import struct
 import zipfile
+import zlib
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -20,6 +23,9 @@ BEGINNINGS = (b"PK\3\4", b"PK\5\6")  # the first bytes of a zip, and of an empty
 # No bz2 and LZMA: zipfile limits how much it unpacks at once only for deflate.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # bit of a member's flags
+UTF8 = 0x800  # bit of a member's flags: its name is UTF-8
+WINDOWS = (0, 10, 14)  # systems that made a member (APPNOTE 4.4.2): FAT, NTFS, VFAT
+UNICODE_PATH = 0x7075  # extra field with the name in UTF-8 (APPNOTE 4.6.9)
 
 
 class Member(NamedTuple):
@@ -34,6 +40,14 @@ class Member(NamedTuple):
         return self.archive + b"/" + self.name
 
 
+class Entry(NamedTuple):
+    """A member, and the path that it would have if the zip were unpacked."""
+
+    member: Member  # by the name that zipfile gives it
+    relative: bytes  # UTF-8, with / between its parts
+    raw: bytes = b""  # the path in an unknown code page, where the zip does not say which
+
+
 def is_archive(path: Path) -> bool:
     """Return whether the file at `path` can be read and begins as a zip does."""
     try:
@@ -43,8 +57,8 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-def list_members(path: Path) -> list[bytes]:
-    """Return the names of the files in a zip as UTF-8, in the order of its directory.
+def list_members(path: Path) -> list[Entry]:
+    """Return the files in a zip, in the order of its directory.
 
     Raises UserError if it cannot be read.
     """
@@ -58,7 +72,35 @@ def list_members(path: Path) -> list[bytes]:
         raise _unreadable(path, f"a damaged zip ({error})") from None
     if sum(member.compress_size for member in members) > size:
         raise _unreadable(path, "a damaged zip (its members take more than the file has)")
-    return [encoded(member.filename) for member in members if not member.is_dir()]
+    entries = (_entry(os.fsencode(path), member) for member in members)
+    return [entry for entry in entries if not entry.relative.endswith(b"/")]
+
+
+def _entry(archive: bytes, info: zipfile.ZipInfo) -> Entry:
+    member = Member(archive, encoded(info.filename))
+    relative, raw = member.name, b""
+    if not info.flag_bits & UTF8 and not info.filename.isascii():
+        with suppress(UnicodeEncodeError):  # else zipfile has found a name in UTF-8 itself
+            raw = info.filename.encode("cp437")  # as the zip has it
+            relative, raw = _unicode_path(info.extra, raw) or (relative, raw)
+    if info.create_system in WINDOWS and b"/" not in relative:
+        # .NET wrote backslashes. From other systems they are a part of the name.
+        relative, raw = relative.replace(b"\\", b"/"), raw.replace(b"\\", b"/")
+    return Entry(member, relative, raw)
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> tuple[bytes, bytes] | None:
+    """Return the UTF-8 name for the bytes `raw`, and b""; None if there is none."""
+    names = [raw]  # macOS writes UTF-8 without the flag that says so
+    while len(extra) >= 4:
+        kind, length = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == UNICODE_PATH and field[1:5] == struct.pack("<I", zlib.crc32(raw)):
+            names.insert(0, field[5:])
+    for name in names:
+        with suppress(UnicodeDecodeError):
+            return name.decode("utf-8").encode(), b""
+    return None
 
 
 def _unreadable(path: Path, how: str) -> UserError:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.selection import Report, evenly_spaced, find_photos, select
-from data.tables import Wanted
+from data.selection import evenly_spaced, find_photos
 from tests.support.folders import encoded, outcomes, photos, scene
 
 GOOD = [b"000000.png", b"000001.png", b"000002.png"]
@@ -28,6 +27,7 @@ def test_files_are_sorted_by_path_and_hidden_ones_skipped(src: Path) -> None:
     photos(src / "b" / "deep", 1)
     photos(src / "a", 1)
     photos(src / ".git", 1)
+    photos(src / "__MACOSX" / "a", 1)
     (src / ".hidden.jpg").write_bytes(b"x")
     good, reasons = outcomes(src)
     assert list(good) == [*GOOD, b"a/000000.png", b"b/deep/000000.png"]
@@ -94,24 +94,6 @@ def test_databases_and_tables_of_labels_are_not_photos(src: Path) -> None:
     labels = [f"deep/{name}" for name in ("dataset.json", "metadata.csv", "metadata.jsonl")]
     assert found == dict.fromkeys(labels, "a table, no photo")
     assert left_out(src / "deep" / "a.lmdb") == {".": "a database"}
-
-
-def test_a_list_names_files_by_path_or_by_the_end_of_it(tmp_path: Path) -> None:
-    report = Report()
-    sources = [find_photos(0, photos(tmp_path / "src" / "sub", 5).parent, report)]
-    chosen = frozenset({"sub/000003.png", "000002.png", "gone.png"})
-    wanted = Wanted("the table", chosen | {"000000.png"}, chosen)
-    (kept,) = select(sources, wanted, report)
-    assert [photo.relative for photo in kept] == [b"sub/000002.png", b"sub/000003.png"]
-    rows = {os.path.basename(name): reason for name, reason in report.rows}
-    assert rows == {
-        "000000.png": "not chosen by --where",
-        "000001.png": "not in the table",
-        "000004.png": "not in the table",
-        "gone.png": "no such file, yet in the table",
-    }
-    text = "the table has 4 names, 1 of them without a file; 2 files are not in it"
-    assert report.notes == [text]
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,17 @@ import os
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.cli import UserError
+from data.choice import select
 from data.photos import PhotoError
-from data.tables import read_table
+from data.selection import Report, find_photos
+from data.tables import read_list, read_table
 from data.zips import MAX_MEMBER, Member, list_members, open_member
 from tests.support.folders import encoded, outcomes, scene
 
@@ -47,6 +50,83 @@ def test_names_that_lead_out_of_the_zip_are_left_out(tmp_path: Path) -> None:
     assert reasons.pop(f"{source}/deep/er/a.png").startswith("another of the same name")
     assert reasons == {f"{source}/{name}": "its name leads out of the zip" for name, _ in outside}
     assert [path.name for path in tmp_path.iterdir()] == ["z"]
+
+
+def zip_of_bytes(path: Path, names: list[bytes], system: int = 3, **fields: Any) -> Path:
+    """Write a zip whose names are these bytes, without the flag that says they are UTF-8."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(names):
+            info = zipfile.ZipInfo(f"{number:03d}".ljust(len(name), "_"))
+            info.create_system = system
+            for field, value in fields.items():
+                setattr(info, field, value)
+            archive.writestr(info, PHOTO)
+    content = path.read_bytes()
+    for number, name in enumerate(names):
+        content = content.replace(f"{number:03d}".ljust(len(name), "_").encode(), name)
+    path.write_bytes(content)
+    return path
+
+
+def listed(source: Path, names: str) -> list[bytes]:
+    """Return the paths of the photos that a list of these names chooses, and check they open."""
+    path = source.with_suffix(".txt")
+    path.write_text(names, encoding="utf-8")
+    report = Report()
+    (kept,) = select([find_photos(0, source, report)], [read_list(path)], report)
+    assert all(open_member(photo.place).read() == PHOTO for photo in kept)  # type: ignore[arg-type]
+    return [photo.relative for photo in kept]
+
+
+def test_zips_of_windows_have_folders_too(tmp_path: Path) -> None:
+    names = [b"photos\\a.png", b"photos\\.b.png", b"__MACOSX\\c.png", b"photos\\", b"..\\d.png"]
+    source = zip_of_bytes(tmp_path / "z.zip", names, system=0)
+    good, reasons = outcomes(source)
+    assert list(good) == [b"photos/a.png"]
+    assert reasons == {f"{source}/../d.png": "its name leads out of the zip"}
+    assert listed(source, "photos/a.png\n") == [b"photos/a.png"]
+    assert listed(source, "C:\\photos\\a.png\n") == [b"photos/a.png"]
+    source = zip_of_bytes(tmp_path / "unix.zip", [b"back\\slash.png"], system=3)
+    assert list(outcomes(source)[0]) == [b"back\\slash.png"]
+
+
+def test_a_table_in_a_zip_of_windows_is_found(tmp_path: Path) -> None:
+    source = write_zip(tmp_path / "z.zip", [("train\\metadata.csv", b"file_name\na.png\n")])
+    source.write_bytes(source.read_bytes().replace(b"\x14\x03", b"\x14\x00"))  # made by FAT
+    assert len(read_table(source / "train" / "metadata.csv", None, []).rows) == 1
+
+
+@pytest.mark.parametrize("page", ["cp437", "cp850", "cp1252", "mac_roman"])
+def test_names_in_any_code_page_are_met(tmp_path: Path, page: str) -> None:
+    names = ["ñandú.png", "sub/Übung.png", "plain.png"]
+    source = zip_of_bytes(tmp_path / "z.zip", [name.encode(page) for name in names[::-1]])
+    assert len(listed(source, "ñandú.png\nÜbung.png\n")) == 2
+    assert len(outcomes(source)[0]) == 3
+
+
+def test_zips_of_macos_have_utf8_names_without_saying_so(tmp_path: Path) -> None:
+    nfd = "n\u0303andu\u0301.png"
+    names = [nfd.encode(), f"__MACOSX/._{nfd}".encode(), b"__MACOSX/a.png", b".DS_Store"]
+    source = zip_of_bytes(tmp_path / "z.zip", names)
+    assert outcomes(source) == ({nfd.encode(): outcomes(source)[0][nfd.encode()]}, {})
+    assert listed(source, "\u00f1and\u00fa.png") == [nfd.encode()]
+
+
+def test_a_name_in_the_unicode_field_counts(tmp_path: Path) -> None:
+    raw, name = "ñ日.png".encode("cp437", "replace"), "ñ日.png".encode()
+    for crc, expected in ((zlib.crc32(raw), name), (0, "ñ?.png".encode())):
+        field = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, crc) + name
+        source = zip_of_bytes(tmp_path / "z.zip", [raw], extra=b"\1\0\1\0x" + field)
+        assert list(outcomes(source)[0]) == [expected]
+
+
+def test_the_order_of_a_zip_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    """Names read anew must not change a database: here UTF-8 would sort the other way round."""
+    names = ["Á.png", "Â.png"]
+    as_before = sorted(names, key=lambda name: name.encode().decode("cp437").encode())
+    assert as_before == names[::-1]
+    source = zip_of_bytes(tmp_path / "z.zip", [name.encode() for name in names])
+    assert [name.decode() for name in outcomes(source)[0]] == as_before
 
 
 def patched(path: Path, name: str, offset: int, value: bytes, local: int | None = None) -> None:
@@ -137,8 +217,9 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
 def test_a_table_can_be_in_a_zip(tmp_path: Path) -> None:
     table = b"file_name,age\na.png,3\n"
     source = write_zip(tmp_path / "z.zip", [("train/metadata.csv", table), ("a.png", PHOTO)])
-    assert read_table(source / "train" / "metadata.csv", None, []).names == {"a.png"}
-    with pytest.raises(UserError, match="There is no item named"):
+    (row,) = read_table(source / "train" / "metadata.csv", None, []).rows
+    assert row.name == "a.png"
+    with pytest.raises(UserError, match=r"there is no metadata\.csv in the zip"):
         read_table(source / "metadata.csv", None, [])
     (tmp_path / "z.txt").write_text("x")
     with pytest.raises(UserError, match="Not a directory"):

@@ -76,8 +76,14 @@ def test_what_was_asked_for_is_stored(tmp_path: Path) -> None:
     done = run(tmp_path / "src", tmp_path / "a.lmdb", *flags)
     assert names(tmp_path / "a.lmdb") == ["000001.png"]
     assert "src: only 1 good photos for --per_source 5" in done.stdout
-    assert "the list has 2 names, 0 of them without a file; 0 files are not in it" in done.stdout
-    assert "the table has 2 names, 0 of them without a file; 0 files are not in it" in done.stdout
+    assert (
+        "the list has 2 rows: 1 chosen, 1 left out by the table; 0 files are not in it"
+        in done.stdout
+    )
+    assert (
+        "the table has 2 rows: 1 chosen, 1 not chosen by --where; 0 files are not in it"
+        in done.stdout
+    )
     assert json.loads(entries(tmp_path / "a.lmdb")["meta"]) == {
         "count": 1,
         "format": 1,
