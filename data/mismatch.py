@@ -47,14 +47,15 @@ def why_nothing_is_met(wanted: Wanted, names: Names, paths: list[bytes]) -> str:
     elsewhere = _other_column(wanted, names) or _more_than_a_name(wanted, names)
     if elsewhere:
         return f"{start}; {elsewhere}"
+    said = [(row.name.strip(), spellings(os.fsencode(row.name.strip()))) for row in wanted.rows]
     for alike, expected in ALIKE:
         files = {alike(path): number for path, number in _paths(names)}
-        for row in wanted.rows:
-            for reading in spellings(os.fsencode(row.name.strip())):
+        for name, readings in said:
+            for reading in readings:
                 number = files.get(alike(reading)) if alike(reading) else None
                 if number is not None:
                     return (
-                        f"{start}: it has {shown(row.name.strip())}, and there is "
+                        f"{start}: it has {shown(name)}, and there is "
                         f"{_shown_path(paths[number])}; expected {expected}"
                     )
     return (
