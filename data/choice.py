@@ -150,7 +150,8 @@ def _tell(choice: Choice, kept: set[int], files: int, report: Report) -> None:
 def _odd_rows(choice: Choice) -> list[str]:
     """Return lines about files with rows that differ, and about names of several files."""
     origin, lines = choice.wanted.origin, []
-    several = [rows for rows in choice.naming.values() if len({row.values for row in rows}) > 1]
+    several = [rows for rows in choice.naming.values() if len(rows) > 1]
+    several = [rows for rows in several if len({row.values for row in rows}) > 1]
     if several:
         first, second = several[0][:2]
         lines.append(

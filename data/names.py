@@ -15,11 +15,14 @@ from pathlib import Path
 
 from data.texts import CODE_PAGES
 
+NOTHING: list[int] = []  # one for all names that meet no file: there may be 200,000
 ABSOLUTE = re.compile(r"\s*([A-Za-z]:)?[\\/]")
 
 
 def normalized(path: str) -> str:
     """Return `path` with / between its parts, in NFC, without a drive, ./, .. and double /."""
+    if path.isascii() and not re.search(r"[\\/]|^\.", path):
+        return path  # the usual case: a bare name
     parts: list[str] = []
     for part in re.sub(r"^[A-Za-z]:(?=/)", "", path.replace("\\", "/")).split("/"):
         if part == "..":
@@ -72,7 +75,7 @@ class SourceNames:
 
     def within(self, path: str) -> list[int]:
         """Return the files whose path is `path`, or else those whose path ends with it."""
-        return self.whole.get(path) or self.ends.get(path, [])
+        return self.whole.get(path) or self.ends.get(path, NOTHING)
 
     def below(self, path: str) -> tuple[int, list[int]]:
         """Return the files that `path` names by the source's own name and the path within.
@@ -102,11 +105,11 @@ class Names:
         readings = spellings(os.fsencode(name))
         if name != name.strip():
             readings += spellings(os.fsencode(name.strip()))
-        return next(filter(None, map(self._find, readings)), [])
+        return next(filter(None, map(self._find, readings)), NOTHING)
 
     def _find(self, path: str) -> list[int]:
         if not path:
-            return []
+            return NOTHING
         found, below = [], []
         for source in self.sources:
             within = source.within(path)
@@ -117,7 +120,7 @@ class Names:
         best = max((agreement for agreement, _ in below), default=0)
         for agreement, numbers in below:
             found += numbers if agreement == best else []
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(found)) or NOTHING
 
     def find_moved(self, names: list[str]) -> tuple[str, list[list[int]]] | None:
         """Return the files meant by absolute paths of another machine, and the folder there.

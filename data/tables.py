@@ -20,19 +20,25 @@ NOT_CHOSEN = "not chosen by --where"
 SHOWN = 5  # values of a column that a message shows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A row of a list or table."""
 
     line: int
     name: str  # as it is written
-    values: tuple[str, ...] = ()  # its other cells
     reason: str | None = None  # why --where does not choose it
+    cells: Sequence[str] = ()  # in a table, the name among them
+    place: int = 0  # of the name
 
     @property
     def is_chosen(self) -> bool:
         """Return whether --where chooses it."""
         return self.reason is None
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Return its cells apart from the name."""
+        return (*self.cells[: self.place], *self.cells[self.place + 1 :])
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,7 @@ def read_table(path: Path, key: str | None, conditions: Sequence[Condition]) -> 
     for index, (line, cells) in enumerate(table.rows):
         reasons = [reason for reason in (reasons[index] for reasons in judged) if reason]
         reason = NOT_CHOSEN if NOT_CHOSEN in reasons else next(iter(reasons), None)
-        values = tuple(cells[:place] + cells[place + 1 :])
-        rows.append(Row(line, cells[place], values, reason))
+        rows.append(Row(line, cells[place], reason, cells, place))
     if not any(row.is_chosen for row in rows):
         raise UserError(_nothing_chosen(table, conditions, columns, judged))
     notes = list(table.notes)
