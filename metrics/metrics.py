@@ -210,12 +210,18 @@ def frechet_distance(reals: Tensor, fakes: Tensor) -> Tensor:
     """
     a, b = reals.double(), fakes.double()
     difference = a.mean(dim=0) - b.mean(dim=0)
-    cov_a, cov_b = a.T.cov(), b.T.cov()
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    # tr (A B)^(1/2) = tr (A^(1/2) B A^(1/2))^(1/2), of a symmetric matrix.
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    return difference.square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
+    root_a, root_b = root_of_covariance(a), root_of_covariance(b)
+    # tr (A B)^(1/2) with A = R'R and B = S'S is the sum of the singular values of R S'.
+    cross = torch.linalg.svdvals(root_a @ root_b.T).sum()
+    spread = root_a.square().sum() + root_b.square().sum()
+    return difference.square().sum() + spread - 2 * cross
+
+
+def root_of_covariance(features: Tensor) -> Tensor:
+    """Return R with R'R the covariance of features [N, F]; R is [N or F, F], whichever is less."""
+    centred = (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
+    few = len(features) <= features.shape[1]
+    return centred if few else torch.linalg.qr(centred, mode="r").R
 
 
 def precision_recall(reals: Tensor, fakes: Tensor) -> Tensor:
