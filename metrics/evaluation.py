@@ -135,10 +135,11 @@ class Evaluator:
         features = [self.features[network.label]["unseen"] for network in self.networks]
         return self._compare(self.reals.unseen[: self.count], [f[: self.count] for f in features])
 
-    def measure(self, images: Tensor, progress: Progress) -> tuple[Metrics, Tensor]:
-        """Return the metrics of uint8 images [N, 3, R, R], and the first network's features."""
+    def measure(self, images: Tensor, progress: Progress) -> tuple[Metrics, dict[str, Tensor]]:
+        """Return the metrics of uint8 images [N, 3, R, R], and features by the network's label."""
         features = [extract(network, images, progress) for network in self.networks]
-        return self._compare(images, features), features[0] if features else torch.empty(0)
+        labels = [network.label for network in self.networks]
+        return self._compare(images, features), dict(zip(labels, features, strict=True))
 
     def _compare(self, images: Tensor, features: Sequence[Tensor]) -> Metrics:
         """Return the metrics of images with the features [N, F] of each network."""
@@ -154,14 +155,15 @@ def feature_metrics(network: Network) -> Callable[[Tensor, Tensor], Values]:
     """Return the function from features of reals and fakes to metrics by name; KID times 1,000."""
 
     def statistic(reals: Tensor, fakes: Tensor) -> Values:
-        precision, recall = precision_recall(reals, fakes)
-        values = {
-            f"KID ({network.label})": 1000 * kid(reals, fakes),
-            f"precision ({network.label})": precision,
-            f"recall ({network.label})": recall,
-        }
+        values = {}
         if network.frechet:
-            values[network.frechet] = frechet_distance(reals, fakes)
+            name, scale = network.frechet
+            values[name] = scale * frechet_distance(reals, fakes)
+        if network.has_kid:
+            values[f"KID ({network.label})"] = 1000 * kid(reals, fakes)
+        precision, recall = precision_recall(reals, fakes)
+        values[f"precision ({network.label})"] = precision
+        values[f"recall ({network.label})"] = recall
         return values
 
     return statistic
@@ -176,7 +178,7 @@ class CheckpointMetrics:
     nimg: int
     metrics: Metrics
     samples: Tensor  # uint8 [N, 3, R, R], at most COPY_SAMPLES
-    features: Tensor  # of the samples by the first network [N, F]; empty if there is none
+    features: dict[str, Tensor]  # of the samples [N, F], by the network's label
 
 
 def measure_all(
@@ -200,9 +202,10 @@ def measure_all(
         key = iteration, average_of(file)
         if key not in measured:
             samples = draw_samples(faces, evaluator.count, psi, evaluator.reals, progress)
-            found, features = evaluator.measure(samples, progress)
-            samples, features = samples[:COPY_SAMPLES], features[:COPY_SAMPLES]
-            measured[key] = CheckpointMetrics(file, iteration, nimg, found, samples, features)
+            values, features = evaluator.measure(samples, progress)
+            samples = samples[:COPY_SAMPLES]
+            features = {label: found[:COPY_SAMPLES] for label, found in features.items()}
+            measured[key] = CheckpointMetrics(file, iteration, nimg, values, samples, features)
     return [measured[key] for key in sorted(measured)]
 
 

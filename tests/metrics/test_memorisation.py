@@ -11,6 +11,28 @@ from metrics.memorisation import closer_than, find_copies, more_than_chance, wri
 from tests.support.networks import Pixels
 
 
+def test_copies_are_looked_for_by_the_networks_that_decide_the_last_first(
+    held_out_lmdb: Path, tmp_path: Path
+) -> None:
+    networks = [Pixels(), Pixels(), Pixels()]
+    for label, network in zip("abc", networks, strict=True):
+        network.label = label
+    evaluator = Evaluator(read_reals(held_out_lmdb, 16), networks, tmp_path, 100)
+    evaluator.prepare(lambda _: None)
+    samples = evaluator.reals.training[:100]
+    features = {label: Pixels()(samples) for label in "abc"}
+    measured = CheckpointMetrics(tmp_path, 0, 0, {}, samples, features)
+
+    def labels() -> list[str]:
+        return [each.network for each in find_copies(evaluator, measured, lambda _: None)]
+
+    assert labels() == ["c"]
+    networks[0].frechet, networks[1].frechet = ("FID", 1), ("face distance", 1000)
+    assert labels() == ["b", "a"]
+    evaluator.networks = []
+    assert labels() == []
+
+
 @pytest.mark.parametrize("planted", [0, 20])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_copies_are_found_also_mirrored_and_new_faces_are_not_taken_for_them(
@@ -24,14 +46,16 @@ def test_copies_are_found_also_mirrored_and_new_faces_are_not_taken_for_them(
     noise = torch.randint(0, 3, samples.shape, generator=rng, dtype=torch.uint8)
     samples = samples.clamp(3, 250) + noise
     samples = samples.flip(3) if mirrored else samples
-    measured = CheckpointMetrics(tmp_path, 0, 0, {}, samples, Pixels()(samples))
-    copies = find_copies(evaluator, measured, lambda _: None)
+    measured = CheckpointMetrics(tmp_path, 0, 0, {}, samples, {"Pixels": Pixels()(samples)})
+    (copies,) = find_copies(evaluator, measured, lambda _: None)
     assert copies.nearest[:planted].tolist() == list(range(planted))
     if planted:
         assert copies.count >= planted
-        assert copies.sentence.startswith(f"copies: {copies.count} of 100 samples are closer")
+        assert copies.sentence.startswith(
+            f"copies (Pixels): {copies.count} of 100 samples are closer"
+        )
     else:
-        assert copies.sentence.startswith("copies: none seen; ")
+        assert copies.sentence.startswith("copies (Pixels): none seen; ")
     write_pairs(tmp_path / "pairs.png", samples, reals.training, copies)
 
 

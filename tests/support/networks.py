@@ -8,7 +8,8 @@ class Pixels:
     """Means of 4 x 4 blocks as features."""
 
     label, name = "Pixels", "4 x 4 means"
-    frechet: str | None = None
+    frechet: tuple[str, float] | None = None
+    has_kid = True
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features [N, 48] of uint8 images [N, 3, R, R]."""
