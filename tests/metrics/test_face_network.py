@@ -1,5 +1,6 @@
 """face_network.py: dlib's format and sums, against random weights and dlib itself."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,11 @@ def test_a_block_fills_up_channels_and_sides_with_zeros_as_dlib_does() -> None:
 @pytest.mark.slow
 def test_descriptors_are_those_of_dlib() -> None:
     dlib = pytest.importorskip("dlib", reason="pip install dlib-bin")
-    models = pytest.importorskip("importlib.util").find_spec("face_recognition_models")
-    if models is None:
-        pytest.skip("face-recognition-models is not installed")
-    path = Path(models.submodule_search_locations[0]) / PACKAGE_FILE
+    package, _, name = PACKAGE_FILE.partition("/")
+    spec = find_spec(package)
+    if spec is None:
+        pytest.skip("pip install -r requirements-metrics.txt")
+    path = Path((spec.submodule_search_locations or [])[0]) / name
     coarse = torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0)) * 255
     images = F.interpolate(coarse, size=(150, 150), mode="bicubic").clamp(0, 255).byte()
     pictures = [np.ascontiguousarray(each.permute(1, 2, 0).numpy()) for each in images]

