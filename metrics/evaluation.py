@@ -112,7 +112,7 @@ class Evaluator:
         self.features: dict[str, dict[str, Tensor]] = {}  # of photos, by the network's label
 
     def prepare(self, progress: Progress) -> None:
-        """Compute the features of the photos, or read them from `folder`.
+        """Compute the features of the photos, or read them from `folder`, where each part is kept.
 
         Raises UserError for a file with features of other photos.
         """
@@ -123,11 +123,10 @@ class Evaluator:
         }
         for network in self.networks:
             path = self.folder / f"features-{network.label.lower()}.pt"
-            if path.exists():
-                self.features[network.label] = read_features(path, network, self.reals)
-                continue
-            found = {part: extract(network, of, progress) for part, of in images.items()}
-            checkpoint.write(path, {**cache_key(network, self.reals), **found})
+            found = read_features(path, network, self.reals) if path.exists() else {}
+            for part in [part for part in images if part not in found]:
+                found[part] = extract(network, images[part], progress)
+                checkpoint.write(path, {**cache_key(network, self.reals), **found})
             self.features[network.label] = found
 
     def floor(self) -> Metrics:

@@ -43,7 +43,7 @@ class Inception:
         self.extractor = extractor
         nn.Module.load_state_dict(extractor, weights, assign=True)
         fold_batch_norms(self.extractor)
-        self.extractor.to(device, memory_format=torch.channels_last)
+        self.extractor.to(device, torch.float32, memory_format=torch.channels_last)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -65,6 +65,29 @@ def test_features_are_computed_once_and_only_for_the_photos_they_are_of(
             evaluator(lmdb, tmp_path, network)
 
 
+def test_parts_that_were_finished_are_kept_when_the_rest_is_interrupted(
+    held_out_lmdb: Path, tmp_path: Path
+) -> None:
+    class Interrupted(Pixels):
+        left = 1
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return super().__call__(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluator(held_out_lmdb, tmp_path, Interrupted())
+    network = Interrupted()
+    network.left = 2  # of three parts
+    whole = evaluator(held_out_lmdb, tmp_path, network).features["Pixels"]
+    (tmp_path / "features-pixels.pt").unlink()
+    expected = evaluator(held_out_lmdb, tmp_path, Pixels()).features["Pixels"]
+    assert whole.keys() == expected.keys() == {"training", "unseen", "mirrored"}
+    assert all(torch.equal(whole[part], expected[part]) for part in expected)
+
+
 def test_a_damaged_file_of_features_is_named(held_out_lmdb: Path, tmp_path: Path) -> None:
     path = tmp_path / "features-pixels.pt"
     path.touch()
