@@ -246,14 +246,6 @@ def test_a_lowered_learning_rate_outlasts_a_kill(tiny_lmdb, tmp_path, monkeypatc
     assert grids[0] == grids[1]
 
 
-@pytest.mark.slow
-def test_learning_rates_far_too_high_end_in_one_line(tiny_lmdb, tmp_path):
-    wild = ("--lr", 1, "--d_lr", 1, "--loss", "wgan-gp", "--iterations", 300, "--precision", "fp16")
-    ended = fork("train.py", *flags(tiny_lmdb, tmp_path / "run", *wild, "--width", 0.25))
-    assert "--lr" in ended.failed()
-    assert digest(tmp_path / "run" / "latest.pt")
-
-
 # Kills
 
 KILL_AT_5 = """
