@@ -181,6 +181,11 @@ def test_starting_from_a_run_whose_latest_is_damaged_takes_the_state_before(tiny
 # Numbers that are not finite
 
 
+def rate(run: Path) -> float:
+    """Return the learning rate of G that a run goes on with."""
+    return float(checkpoint.load(run / "latest.pt")["opt_G"]["param_groups"][0]["lr"])
+
+
 def spoil(state: TrainState) -> None:
     next(state.G.parameters()).data.fill_(float("nan"))
 
@@ -199,8 +204,7 @@ def test_a_run_that_overflows_goes_back_with_half_its_learning_rates(
         assert (
             "by iteration 10 (3 steps had losses that are not finite): back at iteration 5" in line
         )
-    state = checkpoint.load(out / "latest.pt")
-    assert state["opt_G"]["param_groups"][0]["lr"] == 0.00025
+    assert rate(out) == 0.00025
     assert [(line["iteration"], line["lr"]) for line in log_of(out)] == [(10, 0.00025)]
 
 
@@ -217,8 +221,7 @@ def test_a_run_that_overflows_at_an_eighth_of_its_rates_ends_and_keeps_its_last_
     assert errors[0] == errors[1]
     for word in ("--lr", "--out", "--init_from", "the state of iteration 5 is kept"):
         assert word in errors[0]
-    state = checkpoint.load(out / "latest.pt")
-    assert (state["iteration"], state["opt_G"]["param_groups"][0]["lr"]) == (5, 0.000125)
+    assert (iteration_of(out), rate(out)) == (5, 0.000125)
     assert [path.name for path in (out / "snapshots").iterdir()] == ["000005.pt"]
 
 
@@ -234,13 +237,15 @@ def test_a_lowered_learning_rate_outlasts_a_kill(tiny_lmdb, tmp_path, monkeypatc
     monkeypatch.setattr(loop, "LOG_EVERY", 10)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     do = {7: lambda state: state.lr > 3e-4 and spoil(state)}
-    train(tiny_lmdb, whole, *NAN, do=do).succeeded()
-    for at in (6, 9, 11):
+    given = ("--iterations", 12, "--save_every", 20)  # what it goes back to is its beginning
+    train(tiny_lmdb, whole, *given, do=do).succeeded()
+    for at in (3, 9, 11):
         stop = {at: lambda state: state.lr < 6e-4 and kill(state)}
         with pytest.raises(Killed):
-            train(tiny_lmdb, killed, *NAN, do={**do, **stop})
-    train(tiny_lmdb, killed, *NAN, do=do).succeeded()
-    for name in ("latest.pt", "snapshots/000010.pt", "snapshots/000012.pt"):
+            train(tiny_lmdb, killed, *given, do={**do, **stop})
+        assert rate(killed) < 6e-4
+    train(tiny_lmdb, killed, *given, do=do).succeeded()
+    for name in ("latest.pt", "snapshots/000012.pt"):
         assert digest(killed / name) == digest(whole / name)
     grids = [[*hashes(run / "samples").values()] for run in (killed, whole)]
     assert grids[0] == grids[1]
